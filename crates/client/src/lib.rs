@@ -1,0 +1,1 @@
+//! How everyone talks to the API: requests, shared list+watch caches, work queue, leases, events.

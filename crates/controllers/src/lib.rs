@@ -1,0 +1,1 @@
+//! One pure plan per controller, one table, one runner.

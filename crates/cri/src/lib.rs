@@ -1,0 +1,1 @@
+//! The CRI v1 messages, client and server traits.

@@ -1,0 +1,2 @@
+//! `knarr`: Kubernetes in one binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The envelope of every object: metadata, selectors, quantities, field errors, ApiError.

@@ -1,0 +1,1 @@
+//! Wires a pod: bridge, veth, addresses, host ports.

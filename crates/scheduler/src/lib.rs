@@ -1,0 +1,1 @@
+//! Queue, snapshot, plugins, bind.
