@@ -8,7 +8,7 @@
 //! metadata meta.v1.ObjectMeta 1 - ?            field: JSON name, type, protobuf number, then marks
 //! ```
 //!
-//! Types: `string bool int32 int64 float64 bytes any quantity time microtime duration intorstring raw fieldsv1 json
+//! Types: `string bool int32 int64 float64 bytes any quantity time microtime intorstring raw fieldsv1 json
 //! strings schemaor…`, a name, or `[]` (list of) and `{}` (map from strings to) before another type. Marks: `*` pointer
 //! (absent and zero differ), `-` omitted when empty, `?` optional, `inline` (no JSON level of its own; name `~`),
 //! `patch=` strategic merge strategy, `key=` merge key, `list=` `keys=` `map=` `struct=` apply semantics, `default=` JSON
@@ -58,8 +58,6 @@ pub enum Shape {
     Time,
     /// RFC 3339 with microseconds.
     MicroTime,
-    /// A length of time such as `1h0m0s`.
-    Duration,
     /// A number or a text.
     IntOrString,
     /// Any object; in protobuf its bytes are wrapped in a message.
@@ -190,6 +188,16 @@ fn type_of(expression: &'static str) -> &'static Type {
         .or_insert_with(|| Box::leak(Box::new(Type { name: expression, block: "", shape: OnceLock::new() })))
 }
 
+/// The type that holds any JSON value.
+pub(crate) fn any() -> &'static Type {
+    type_of("any")
+}
+
+/// The type that holds text.
+pub(crate) fn string() -> &'static Type {
+    type_of("string")
+}
+
 impl Type {
     /// What this type holds.
     pub fn shape(&'static self) -> &'static Shape {
@@ -238,7 +246,6 @@ impl Type {
             "quantity" => Shape::Quantity,
             "time" => Shape::Time,
             "microtime" => Shape::MicroTime,
-            "duration" => Shape::Duration,
             "intorstring" => Shape::IntOrString,
             "raw" => Shape::Raw,
             "fieldsv1" => Shape::FieldsV1,
