@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::table::json_schema;
 use crate::{Field, Shape, Type};
 
 /// Sets the defaults that the table knows in every object that is present. What only code can tell (one field's
@@ -9,8 +10,12 @@ use crate::{Field, Shape, Type};
 pub fn apply_defaults(ty: &'static Type, value: &mut Value) {
     match (ty.shape(), value) {
         (Shape::Struct(shape), Value::Object(object)) => default_fields(shape.fields, object),
-        (Shape::List(element), Value::Array(list)) => list.iter_mut().for_each(|item| apply_defaults(element, item)),
-        (Shape::Map(element), Value::Object(map)) => map.values_mut().for_each(|item| apply_defaults(element, item)),
+        (Shape::List(element), Value::Array(list)) => list
+            .iter_mut()
+            .for_each(|item| apply_defaults(element, item)),
+        (Shape::Map(element), Value::Object(map)) => map
+            .values_mut()
+            .for_each(|item| apply_defaults(element, item)),
         _ => {}
     }
 }
@@ -44,8 +49,21 @@ fn default_fields(fields: &'static [Field], object: &mut Map<String, Value>) {
 pub fn normalise(ty: &'static Type, value: &mut Value) {
     match (ty.shape(), value) {
         (Shape::Struct(shape), Value::Object(object)) => normalise_fields(shape.fields, object),
-        (Shape::List(element), Value::Array(list)) => list.iter_mut().for_each(|item| normalise(element, item)),
-        (Shape::Map(element), Value::Object(map)) => map.values_mut().for_each(|item| normalise(element, item)),
+        (Shape::List(element), Value::Array(list)) => {
+            list.iter_mut().for_each(|item| normalise(element, item))
+        }
+        (Shape::Map(element), Value::Object(map)) => {
+            map.values_mut().for_each(|item| normalise(element, item))
+        }
+        (Shape::SchemaOrArray, Value::Array(list)) => list
+            .iter_mut()
+            .for_each(|item| normalise(json_schema(), item)),
+        (
+            Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings,
+            value @ Value::Object(_),
+        ) => {
+            normalise(json_schema(), value);
+        }
         _ => {}
     }
 }
@@ -61,12 +79,15 @@ fn normalise_fields(fields: &'static [Field], object: &mut Map<String, Value>) {
         if object.get(field.json).is_some_and(Value::is_null) {
             object.remove(field.json);
         }
-        if !field.pointer && !object.contains_key(field.json) {
-            if let Some(zero) = always_written(field) {
-                object.insert(field.json.to_owned(), zero);
-            }
+        if !field.pointer
+            && !object.contains_key(field.json)
+            && let Some(zero) = always_written(field)
+        {
+            object.insert(field.json.to_owned(), zero);
         }
-        let Some(value) = object.get_mut(field.json) else { continue };
+        let Some(value) = object.get_mut(field.json) else {
+            continue;
+        };
         normalise(field.ty, value);
         if field.omitempty && !field.pointer && is_zero(value) && always_written(field).is_none() {
             object.remove(field.json);

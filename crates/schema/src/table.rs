@@ -138,19 +138,30 @@ struct Table {
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let mut named = HashMap::with_capacity(1024);
-    let mut rest = TEXT;
-    while !rest.is_empty() {
-        let end = [rest.find("\nT "), rest.find("\nE ")].into_iter().flatten().min();
-        let (block, tail) = match end {
-            Some(at) => (&rest[..at], &rest[at + 1..]),
-            None => (rest.trim_end(), ""),
-        };
-        let head = block.lines().next().unwrap_or_default();
-        let name = head.split(' ').nth(1).unwrap_or_default();
-        named.insert(name, Type { name, block, shape: OnceLock::new() });
-        rest = tail;
+    let mut insert = |block: &'static str| {
+        let name = block.split([' ', '\n']).nth(1).unwrap_or_default();
+        named.insert(
+            name,
+            Type {
+                name,
+                block,
+                shape: OnceLock::new(),
+            },
+        );
+    };
+    let (mut start, mut at) = (0, 0);
+    for line in TEXT.split_inclusive('\n') {
+        if at > start && (line.starts_with("T ") || line.starts_with("E ")) {
+            insert(&TEXT[start..at - 1]);
+            start = at;
+        }
+        at += line.len();
     }
-    Table { named, unnamed: Mutex::new(HashMap::new()) }
+    insert(TEXT[start..].trim_end());
+    Table {
+        named,
+        unnamed: Mutex::new(HashMap::new()),
+    }
 });
 
 /// The type with this name, such as `core.v1.Pod` or `meta.v1.DeleteOptions`.
@@ -173,8 +184,10 @@ pub fn type_for(api_version: &str, kind: &str) -> Option<&'static Type> {
         "internal.apiserver.k8s.io" => "apiserverinternal",
         other => other.split('.').next().unwrap_or(other),
     };
-    type_named(&format!("{package}.{version}.{kind}"))
-        .or_else(|| (group.is_empty() || group == "meta.k8s.io").then(|| type_named(&format!("meta.{version}.{kind}")))?)
+    type_named(&format!("{package}.{version}.{kind}")).or_else(|| {
+        (group.is_empty() || group == "meta.k8s.io")
+            .then(|| type_named(&format!("meta.{version}.{kind}")))?
+    })
 }
 
 /// The type an expression stands for, made on its first use.
@@ -182,10 +195,17 @@ fn type_of(expression: &'static str) -> &'static Type {
     if let Some(ty) = TABLE.named.get(expression) {
         return ty;
     }
-    let mut unnamed = TABLE.unnamed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    unnamed
-        .entry(expression)
-        .or_insert_with(|| Box::leak(Box::new(Type { name: expression, block: "", shape: OnceLock::new() })))
+    let mut unnamed = TABLE
+        .unnamed
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    unnamed.entry(expression).or_insert_with(|| {
+        Box::leak(Box::new(Type {
+            name: expression,
+            block: "",
+            shape: OnceLock::new(),
+        }))
+    })
 }
 
 /// The type that holds any JSON value.
@@ -196,6 +216,11 @@ pub(crate) fn any() -> &'static Type {
 /// The type that holds text.
 pub(crate) fn string() -> &'static Type {
     type_of("string")
+}
+
+/// The type of an embedded JSON schema; the shapes that hold one occur only beside it in the table.
+pub(crate) fn json_schema() -> &'static Type {
+    type_of("apiextensions.v1.JSONSchemaProps")
 }
 
 impl Type {
@@ -224,7 +249,11 @@ impl Type {
 
     fn parse(&'static self) -> Shape {
         if self.block.starts_with("E ") {
-            let values = self.block.split(' ').skip(2).map(|v| if v == "\"\"" { "" } else { v });
+            let values = self
+                .block
+                .split(' ')
+                .skip(2)
+                .map(|v| if v == "\"\"" { "" } else { v });
             return Shape::Enum(values.collect());
         }
         if self.block.starts_with("T ") {
@@ -265,7 +294,11 @@ impl Type {
         let mut fields = Vec::new();
         if root {
             for json in ["kind", "apiVersion"] {
-                fields.push(Field { omitempty: true, optional: true, ..Field::new(json, "string", 0) });
+                fields.push(Field {
+                    omitempty: true,
+                    optional: true,
+                    ..Field::new(json, "string", 0)
+                });
             }
         }
         fields.extend(lines.filter_map(Field::parse));
@@ -280,7 +313,12 @@ impl Type {
                 by_name.insert(field.json, field);
             }
         }
-        Struct { fields, root, atomic: head.contains(" struct=atomic"), by_name }
+        Struct {
+            fields,
+            root,
+            atomic: head.contains(" struct=atomic"),
+            by_name,
+        }
     }
 }
 
@@ -329,10 +367,5 @@ impl Field {
             }
         }
         Some(field)
-    }
-
-    /// Whether the zero value may be told from an absent one.
-    pub fn has_presence(&self) -> bool {
-        self.pointer
     }
 }
