@@ -245,6 +245,13 @@ impl ApiError {
         status
     }
 
+    /// The error with the code its reason stands for, where the transport's code says nothing (an event of a watch).
+    #[must_use]
+    pub fn with_own_code(mut self) -> Self {
+        self.code = self.reason.code();
+        self
+    }
+
     /// The error a server reported as `Status`, or a generic one where the body is not a Status.
     pub fn from_status(code: u16, body: &[u8]) -> Self {
         let fallback_reason = match code {
