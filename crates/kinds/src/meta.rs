@@ -114,9 +114,12 @@ pub(crate) fn annotations(errors: &mut Vec<FieldError>, metadata: &Value, path: 
 fn owner_references(errors: &mut Vec<FieldError>, metadata: &Value, path: &FieldPath) {
     let owners = walk::list(metadata, "ownerReferences");
     for owner in owners {
-        for (field, why) in
-            [("apiVersion", "version must not be empty"), ("kind", "must not be empty"), ("name", "must not be empty"), ("uid", "must not be empty")]
-        {
+        for (field, why) in [
+            ("apiVersion", "version must not be empty"),
+            ("kind", "must not be empty"),
+            ("name", "must not be empty"),
+            ("uid", "must not be empty"),
+        ] {
             if walk::text(owner, field).is_none() {
                 errors.push(FieldError::invalid(&path.child(field), "", why));
             }

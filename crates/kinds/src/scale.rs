@@ -1,6 +1,6 @@
 //! The autoscaling/v1 Scale view of kinds that have replicas.
 
-use object_model::{ApiError, LabelSelector};
+use object_model::ApiError;
 use serde_json::{Map, Value, json};
 
 use crate::{Resource, walk};
@@ -76,10 +76,8 @@ pub(crate) fn selector_text(selector: &Value) -> String {
     parts.into_iter().map(|(_, part)| part).collect::<Vec<_>>().join(",")
 }
 
-/// The selector for a table cell, `<none>` if it selects everything or cannot be read.
+/// The selector for a table cell, `<none>` if it says nothing.
 pub(crate) fn selector_cell(selector: &Value) -> String {
-    match LabelSelector::from_object(selector) {
-        Ok(parsed) if !parsed.is_everything() => selector_text(selector),
-        _ => "<none>".to_owned(),
-    }
+    let text = selector_text(selector);
+    if text.is_empty() { "<none>".to_owned() } else { text }
 }

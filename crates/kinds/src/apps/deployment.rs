@@ -136,7 +136,8 @@ fn share(errors: &mut Vec<FieldError>, update: &Value, field: &str, path: &Field
     let path = path.child(field);
     let value = walk::at(update, field)?;
     if let Some(text) = value.as_str() {
-        let percent = text.strip_suffix('%').filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
+        let percent =
+            text.strip_suffix('%').filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
         let number = percent.and_then(|digits| digits.parse().ok());
         if number.is_none() {
             let why = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or \

@@ -36,8 +36,14 @@ impl Kind for Lease {
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let path = FieldPath::new("spec");
-        if let Some(seconds) = walk::at(object, "spec.leaseDurationSeconds").filter(|s| s.as_i64().is_some_and(|s| s <= 0)) {
-            errors.push(FieldError::invalid(&path.child("leaseDurationSeconds"), seconds.clone(), "must be greater than 0"));
+        if let Some(seconds) =
+            walk::at(object, "spec.leaseDurationSeconds").filter(|s| s.as_i64().is_some_and(|s| s <= 0))
+        {
+            errors.push(FieldError::invalid(
+                &path.child("leaseDurationSeconds"),
+                seconds.clone(),
+                "must be greater than 0",
+            ));
         }
         walk::not_negative(&mut errors, &object["spec"], "leaseTransitions", &path);
         if walk::at(object, "spec.preferredHolder").is_some() && walk::text(object, "spec.strategy").is_none() {

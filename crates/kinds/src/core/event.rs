@@ -83,13 +83,15 @@ impl Kind for Event {
     fn cells(&self, object: &Value, now: Now) -> Vec<Value> {
         let age = |at: Option<&str>| object_model::time::age(at, now.0);
         let first = walk::text(object, "firstTimestamp").or_else(|| walk::text(object, "eventTime"));
-        let last = walk::text(object, "series.lastObservedTime").or_else(|| walk::text(object, "lastTimestamp")).or(first);
+        let last =
+            walk::text(object, "series.lastObservedTime").or_else(|| walk::text(object, "lastTimestamp")).or(first);
         let count = match walk::number(object, "series.count") {
             0 => walk::number(object, "count").max(1),
             count => count,
         };
-        let component =
-            walk::text(object, "source.component").or_else(|| walk::text(object, "reportingComponent")).unwrap_or_default();
+        let component = walk::text(object, "source.component")
+            .or_else(|| walk::text(object, "reportingComponent"))
+            .unwrap_or_default();
         let host = walk::text(object, "source.host").or_else(|| walk::text(object, "reportingInstance"));
         let source = host.map_or_else(|| component.to_owned(), |host| format!("{component}, {host}"));
         let kind = walk::text(object, "involvedObject.kind").unwrap_or_default().to_lowercase();

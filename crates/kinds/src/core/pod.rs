@@ -174,7 +174,11 @@ fn deadline(errors: &mut Vec<FieldError>, new: &Value, old: &Value, path: &Field
             errors.push(FieldError::invalid(&path, new, "must be less than or equal to previous value"));
         }
         (None, Some(_)) => {
-            errors.push(FieldError::invalid(&path, Value::Null, "must not update from a positive integer to nil value"));
+            errors.push(FieldError::invalid(
+                &path,
+                Value::Null,
+                "must not update from a positive integer to nil value",
+            ));
         }
         _ => {}
     }

@@ -54,13 +54,15 @@ fn validate(errors: &mut Vec<FieldError>, container: &Value, path: &FieldPath, v
         if may_probe {
             probe(errors, given, &path, name == "readinessProbe");
         } else {
-            errors.push(FieldError::forbidden(&path, "may not be set for init containers without restartPolicy=Always"));
+            errors
+                .push(FieldError::forbidden(&path, "may not be set for init containers without restartPolicy=Always"));
         }
     }
     if let Some(lifecycle) = walk::at(container, "lifecycle") {
         let path = path.child("lifecycle");
         if !may_probe {
-            errors.push(FieldError::forbidden(&path, "may not be set for init containers without restartPolicy=Always"));
+            errors
+                .push(FieldError::forbidden(&path, "may not be set for init containers without restartPolicy=Always"));
         }
         for hook in ["postStart", "preStop"] {
             if let Some(action) = lifecycle.get(hook) {
@@ -138,9 +140,11 @@ fn environment(errors: &mut Vec<FieldError>, container: &Value, path: &FieldPath
         } else if walk::text(variable, "value").is_some() {
             errors.push(FieldError::invalid(&path, "", "may not be specified when `value` is not empty"));
         }
-        for (source, fields) in
-            [("configMapKeyRef", ["name", "key"]), ("secretKeyRef", ["name", "key"]), ("fieldRef", ["fieldPath", "apiVersion"])]
-        {
+        for (source, fields) in [
+            ("configMapKeyRef", ["name", "key"]),
+            ("secretKeyRef", ["name", "key"]),
+            ("fieldRef", ["fieldPath", "apiVersion"]),
+        ] {
             let Some(source_value) = walk::at(from, source) else { continue };
             for field in fields.iter().filter(|field| walk::text(source_value, field).is_none()) {
                 errors.push(FieldError::required(&path.child(source).child(field), ""));
@@ -193,9 +197,8 @@ fn mounts(errors: &mut Vec<FieldError>, container: &Value, path: &FieldPath, vol
 }
 
 fn resources(errors: &mut Vec<FieldError>, resources: &Value, path: &FieldPath) {
-    let amount = |list: &str, name: &str| {
-        walk::text(&resources[list], name).and_then(|text| text.parse::<Quantity>().ok())
-    };
+    let amount =
+        |list: &str, name: &str| walk::text(&resources[list], name).and_then(|text| text.parse::<Quantity>().ok());
     for list in ["limits", "requests"] {
         for (name, text) in object_model::meta::strings(&resources[list]) {
             let path = path.child(list).key(name);

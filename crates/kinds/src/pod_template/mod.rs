@@ -172,7 +172,11 @@ fn security(errors: &mut Vec<FieldError>, context: &Value, path: &FieldPath) {
         if let Some(id) = walk::at(context, field)
             && !id.as_i64().is_some_and(|id| (0..=i64::from(i32::MAX)).contains(&id))
         {
-            errors.push(FieldError::invalid(&path.child(field), id.clone(), "must be between 0 and 2147483647, inclusive"));
+            errors.push(FieldError::invalid(
+                &path.child(field),
+                id.clone(),
+                "must be between 0 and 2147483647, inclusive",
+            ));
         }
     }
 }
