@@ -43,9 +43,7 @@ pub enum DecodeError {
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DecodeError::Malformed(text) | DecodeError::Type { message: text, .. } => {
-                f.write_str(text)
-            }
+            DecodeError::Malformed(text) | DecodeError::Type { message: text, .. } => f.write_str(text),
         }
     }
 }
@@ -56,10 +54,7 @@ impl std::error::Error for DecodeError {}
 pub fn decode_json(ty: &'static Type, body: &[u8]) -> Result<Decoded, DecodeError> {
     let pass = Pass::default();
     let mut text = serde_json::Deserializer::from_slice(body);
-    let value = pass
-        .node(ty)
-        .deserialize(&mut text)
-        .and_then(|value| text.end().map(|()| value));
+    let value = pass.node(ty).deserialize(&mut text).and_then(|value| text.end().map(|()| value));
     pass.finish(ty, value.map_err(|error| error.to_string()))
 }
 
@@ -71,13 +66,9 @@ pub fn decode_yaml(ty: &'static Type, body: &[u8]) -> Result<Decoded, DecodeErro
         with_snippet: false,
     };
     let pass = Pass::default();
-    let value = serde_saphyr::with_deserializer_from_slice_with_options(body, options, |yaml| {
-        pass.node(ty).deserialize(yaml)
-    });
-    pass.finish(
-        ty,
-        value.map_err(|error| format!("error converting YAML to JSON: yaml: {error}")),
-    )
+    let value =
+        serde_saphyr::with_deserializer_from_slice_with_options(body, options, |yaml| pass.node(ty).deserialize(yaml));
+    pass.finish(ty, value.map_err(|error| format!("error converting YAML to JSON: yaml: {error}")))
 }
 
 /// Checks an already parsed value, such as the result of a patch, as if it had just been decoded.
@@ -110,23 +101,15 @@ impl Pass {
         Node { ty, pass: self }
     }
 
-    fn finish(
-        self,
-        ty: &'static Type,
-        value: Result<Value, String>,
-    ) -> Result<Decoded, DecodeError> {
+    fn finish(self, ty: &'static Type, value: Result<Value, String>) -> Result<Decoded, DecodeError> {
         let value = value.map_err(DecodeError::Malformed)?;
         let state = self.0.into_inner();
         match state.error {
             Some(error) => Err(error),
-            None if value.is_null() && ty.as_struct().is_some() => Ok(Decoded {
-                value: Value::Object(Map::new()),
-                problems: state.problems,
-            }),
-            None => Ok(Decoded {
-                value,
-                problems: state.problems,
-            }),
+            None if value.is_null() && ty.as_struct().is_some() => {
+                Ok(Decoded { value: Value::Object(Map::new()), problems: state.problems })
+            }
+            None => Ok(Decoded { value, problems: state.problems }),
         }
     }
 
@@ -153,9 +136,7 @@ impl Pass {
             Some(owner) => {
                 let owner = owner.rsplit('.').next().unwrap_or(owner);
                 let path = state.path_text(false);
-                format!(
-                    "json: cannot unmarshal {found} into Go struct field {owner}.{path} of type {go}"
-                )
+                format!("json: cannot unmarshal {found} into Go struct field {owner}.{path} of type {go}")
             }
             None => format!("json: cannot unmarshal {found} into Go value of type {go}"),
         };
@@ -166,9 +147,7 @@ impl Pass {
     fn fail(&self, message: String) -> Value {
         let mut state = self.0.borrow_mut();
         let path = state.path_text(true);
-        state
-            .error
-            .get_or_insert(DecodeError::Type { message, path });
+        state.error.get_or_insert(DecodeError::Type { message, path });
         Value::Null
     }
 
@@ -214,11 +193,7 @@ fn go_type(ty: &'static Type) -> String {
         Shape::IntOrString => "intstr.IntOrString".to_owned(),
         Shape::Raw => "runtime.RawExtension".to_owned(),
         Shape::FieldsV1 => "v1.FieldsV1".to_owned(),
-        Shape::Struct(_) | Shape::Enum(_) => ty
-            .name
-            .split_once('.')
-            .map_or(ty.name, |(_, name)| name)
-            .to_owned(),
+        Shape::Struct(_) | Shape::Enum(_) => ty.name.split_once('.').map_or(ty.name, |(_, name)| name).to_owned(),
         _ => ty.name.to_owned(),
     }
 }
@@ -273,9 +248,7 @@ impl Node<'_> {
 
     fn text(self, text: &str) -> Value {
         let canonical = match self.ty.shape() {
-            Shape::String | Shape::Enum(_) | Shape::IntOrString | Shape::Any | Shape::Json => {
-                Ok(text.to_owned())
-            }
+            Shape::String | Shape::Enum(_) | Shape::IntOrString | Shape::Any | Shape::Json => Ok(text.to_owned()),
             Shape::Quantity => scalar::quantity(text).map_err(str::to_owned),
             Shape::Time => scalar::time(text),
             Shape::MicroTime => scalar::micro_time(text),
@@ -285,11 +258,7 @@ impl Node<'_> {
         canonical.map_or_else(|message| self.pass.fail(message), Value::from)
     }
 
-    fn structure<'de, A: MapAccess<'de>>(
-        self,
-        ty: &'static Type,
-        mut input: A,
-    ) -> Result<Value, A::Error> {
+    fn structure<'de, A: MapAccess<'de>>(self, ty: &'static Type, mut input: A) -> Result<Value, A::Error> {
         let outer = self.pass.0.borrow_mut().owner.replace(ty.name);
         let mut object = Map::new();
         let mut seen: Vec<&'static str> = Vec::new();
@@ -303,9 +272,7 @@ impl Node<'_> {
                 self.pass.problem("duplicate", &key);
             }
             seen.push(field.json);
-            let value = self.pass.enter(Step::Field(key), || {
-                input.next_value_seed(self.pass.node(field.ty))
-            })?;
+            let value = self.pass.enter(Step::Field(key), || input.next_value_seed(self.pass.node(field.ty)))?;
             if value.is_null() && !matches!(field.ty.shape(), Shape::Json | Shape::Any) {
                 object.remove(field.json);
             } else {
@@ -316,20 +283,14 @@ impl Node<'_> {
         Ok(Value::Object(object))
     }
 
-    fn map<'de, A: MapAccess<'de>>(
-        self,
-        element: &'static Type,
-        mut input: A,
-    ) -> Result<Value, A::Error> {
+    fn map<'de, A: MapAccess<'de>>(self, element: &'static Type, mut input: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(key) = input.next_key_seed(Key)? {
             if object.contains_key(&key) {
                 self.pass.problem("duplicate", &key);
             }
             let step = Step::Field(key.clone());
-            let mut value = self
-                .pass
-                .enter(step, || input.next_value_seed(self.pass.node(element)))?;
+            let mut value = self.pass.enter(step, || input.next_value_seed(self.pass.node(element)))?;
             if value.is_null() {
                 value = zero(element);
             }
@@ -398,10 +359,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         let mut list = Vec::new();
         loop {
             let step = Step::Index(list.len());
-            match self
-                .pass
-                .enter(step, || input.next_element_seed(self.pass.node(element)))?
-            {
+            match self.pass.enter(step, || input.next_element_seed(self.pass.node(element)))? {
                 Some(Value::Null) => list.push(zero(element)),
                 Some(value) => list.push(value),
                 None => return Ok(Value::Array(list)),
@@ -412,9 +370,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut input: A) -> Result<Value, A::Error> {
         match self.ty.shape() {
             Shape::Struct(_) => self.structure(self.ty, input),
-            Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings => {
-                self.structure(json_schema(), input)
-            }
+            Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings => self.structure(json_schema(), input),
             Shape::Map(element) => self.map(element, input),
             Shape::Raw | Shape::FieldsV1 | Shape::Any | Shape::Json => self.map(any(), input),
             _ => {

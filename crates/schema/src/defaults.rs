@@ -10,12 +10,8 @@ use crate::{Field, Shape, Type};
 pub fn apply_defaults(ty: &'static Type, value: &mut Value) {
     match (ty.shape(), value) {
         (Shape::Struct(shape), Value::Object(object)) => default_fields(shape.fields, object),
-        (Shape::List(element), Value::Array(list)) => list
-            .iter_mut()
-            .for_each(|item| apply_defaults(element, item)),
-        (Shape::Map(element), Value::Object(map)) => map
-            .values_mut()
-            .for_each(|item| apply_defaults(element, item)),
+        (Shape::List(element), Value::Array(list)) => list.iter_mut().for_each(|item| apply_defaults(element, item)),
+        (Shape::Map(element), Value::Object(map)) => map.values_mut().for_each(|item| apply_defaults(element, item)),
         _ => {}
     }
 }
@@ -49,19 +45,10 @@ fn default_fields(fields: &'static [Field], object: &mut Map<String, Value>) {
 pub fn normalise(ty: &'static Type, value: &mut Value) {
     match (ty.shape(), value) {
         (Shape::Struct(shape), Value::Object(object)) => normalise_fields(shape.fields, object),
-        (Shape::List(element), Value::Array(list)) => {
-            list.iter_mut().for_each(|item| normalise(element, item))
-        }
-        (Shape::Map(element), Value::Object(map)) => {
-            map.values_mut().for_each(|item| normalise(element, item))
-        }
-        (Shape::SchemaOrArray, Value::Array(list)) => list
-            .iter_mut()
-            .for_each(|item| normalise(json_schema(), item)),
-        (
-            Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings,
-            value @ Value::Object(_),
-        ) => {
+        (Shape::List(element), Value::Array(list)) => list.iter_mut().for_each(|item| normalise(element, item)),
+        (Shape::Map(element), Value::Object(map)) => map.values_mut().for_each(|item| normalise(element, item)),
+        (Shape::SchemaOrArray, Value::Array(list)) => list.iter_mut().for_each(|item| normalise(json_schema(), item)),
+        (Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings, value @ Value::Object(_)) => {
             normalise(json_schema(), value);
         }
         _ => {}

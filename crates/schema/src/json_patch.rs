@@ -23,19 +23,15 @@ pub fn json_patch(current: &Value, patch: &Value) -> Result<Value, PatchError> {
     let operations: Vec<PatchOperation> = serde_json::from_value(patch.clone())
         .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
     if operations.len() > MAX_OPERATIONS {
-        let message = format!(
-            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
-            operations.len()
-        );
+        let message =
+            format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.len());
         return Err(PatchError::Malformed(message));
     }
     let mut result = current.clone();
     let mut copied = 0;
     for operation in &operations {
         if let PatchOperation::Copy(copy) = operation {
-            copied += result
-                .pointer(copy.from.as_str())
-                .map_or(0, |value| value.to_string().len());
+            copied += result.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len());
             if copied > MAX_COPIED {
                 return Err(PatchError::DoesNotApply(format!(
                     "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MAX_COPIED}"

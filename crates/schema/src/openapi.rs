@@ -49,10 +49,7 @@ const PATCH_TYPE: &str = "meta.v1.Patch";
 
 /// The OpenAPI 3 document of one group and version.
 pub fn v3(group_version: (&str, &str), ops: &[Op<'_>]) -> Value {
-    let ops: Vec<_> = ops
-        .iter()
-        .filter(|op| in_group_version(op, group_version))
-        .collect();
+    let ops: Vec<_> = ops.iter().filter(|op| in_group_version(op, group_version)).collect();
     json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "v1.37.0"},
@@ -97,11 +94,7 @@ fn group_of(package: &str) -> String {
 
 /// A subresource belongs to its parent's path, whatever group its body is of.
 fn in_group_version(op: &Op<'_>, (group, version): (&str, &str)) -> bool {
-    let prefix = if group.is_empty() {
-        format!("/api/{version}/")
-    } else {
-        format!("/apis/{group}/{version}/")
-    };
+    let prefix = if group.is_empty() { format!("/api/{version}/") } else { format!("/apis/{group}/{version}/") };
     op.path.starts_with(&prefix)
 }
 
@@ -149,24 +142,14 @@ fn parameter(dialect: Dialect, name: &str, place: &str, ty: &str) -> Value {
 
 fn operation(dialect: Dialect, op: &Op<'_>) -> Value {
     let query: &[(&str, &str)] = match op.verb {
-        "create" | "update" => &[
-            ("dryRun", "string"),
-            ("fieldManager", "string"),
-            ("fieldValidation", "string"),
-        ],
-        "patch" => &[
-            ("dryRun", "string"),
-            ("fieldManager", "string"),
-            ("fieldValidation", "string"),
-            ("force", "boolean"),
-        ],
+        "create" | "update" => &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")],
+        "patch" => {
+            &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")]
+        }
         "delete" => &[
             ("dryRun", "string"),
             ("gracePeriodSeconds", "integer"),
-            (
-                "ignoreStoreReadErrorWithClusterBreakingPotential",
-                "boolean",
-            ),
+            ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
             ("orphanDependents", "boolean"),
             ("propagationPolicy", "string"),
         ],
@@ -197,21 +180,14 @@ fn operation(dialect: Dialect, op: &Op<'_>) -> Value {
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
     });
-    let mut parameters: Vec<Value> = query
-        .iter()
-        .map(|(name, ty)| parameter(dialect, name, "query", ty))
-        .collect();
+    let mut parameters: Vec<Value> = query.iter().map(|(name, ty)| parameter(dialect, name, "query", ty)).collect();
     let body = match op.verb {
         "patch" => Some(PATCH_TYPE),
         "delete" | "deletecollection" => Some(op.body.unwrap_or("meta.v1.DeleteOptions")),
         _ => op.body,
     };
     let required = !op.verb.starts_with("delete");
-    let media = [
-        "application/json",
-        "application/yaml",
-        "application/vnd.kubernetes.protobuf",
-    ];
+    let media = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
     let patches = [
         "application/apply-patch+yaml",
         "application/json-patch+json",
@@ -239,9 +215,9 @@ fn operation(dialect: Dialect, op: &Op<'_>) -> Value {
     if let Some(body) = body {
         let schema = dialect.reference(&type_to_model_name(body));
         match dialect {
-            Dialect::V2 => parameters.push(
-                json!({"name": "body", "in": "body", "required": required, "schema": schema}),
-            ),
+            Dialect::V2 => {
+                parameters.push(json!({"name": "body", "in": "body", "required": required, "schema": schema}))
+            }
             Dialect::V3 => {
                 operation["requestBody"] = json!({"content": content(consumed, &schema)});
                 if required {
@@ -251,11 +227,7 @@ fn operation(dialect: Dialect, op: &Op<'_>) -> Value {
         }
     }
     if dialect == Dialect::V2 {
-        operation["consumes"] = json!(if op.verb == "patch" {
-            &patches[..]
-        } else {
-            &["*/*"][..]
-        });
+        operation["consumes"] = json!(if op.verb == "patch" { &patches[..] } else { &["*/*"][..] });
         operation["produces"] = json!(media);
         operation["schemes"] = json!(["https"]);
     }
@@ -266,12 +238,7 @@ fn operation(dialect: Dialect, op: &Op<'_>) -> Value {
 }
 
 fn content(media: &[&str], schema: &Value) -> Value {
-    Value::Object(
-        media
-            .iter()
-            .map(|media| ((*media).to_owned(), json!({"schema": schema})))
-            .collect(),
-    )
+    Value::Object(media.iter().map(|media| ((*media).to_owned(), json!({"schema": schema}))).collect())
 }
 
 /// `core_v1`, `apps_v1`, `coordination_v1`: upstream's grouping of operations.
@@ -280,11 +247,7 @@ fn tag(op: &Op<'_>) -> String {
     match (parts.next(), parts.next(), parts.next()) {
         (Some("api"), Some(version), _) => format!("core_{version}"),
         (_, Some(group), Some(version)) => {
-            let name = group
-                .trim_end_matches(".k8s.io")
-                .split('.')
-                .map(capital)
-                .collect::<String>();
+            let name = group.trim_end_matches(".k8s.io").split('.').map(capital).collect::<String>();
             let mut name = name;
             if let Some(first) = name.get(..1) {
                 name = format!("{}{}", first.to_lowercase(), &name[1..]);
@@ -320,10 +283,7 @@ fn operation_id(op: &Op<'_>, tag: &str) -> String {
 
 fn capital(word: &str) -> String {
     let mut chars = word.chars();
-    chars
-        .next()
-        .map(|first| first.to_uppercase().chain(chars).collect())
-        .unwrap_or_default()
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
 /// The schemas of every type the operations touch, and of every type those need.
@@ -346,10 +306,7 @@ fn models(dialect: Dialect, ops: &[&Op<'_>]) -> Value {
         if !wanted.insert(name.clone()) {
             continue;
         }
-        let mut context = Models {
-            dialect,
-            queue: &mut queue,
-        };
+        let mut context = Models { dialect, queue: &mut queue };
         if let Some(schema) = context.model(&name) {
             models.insert(type_to_model_name(&name), schema);
         }
@@ -371,19 +328,13 @@ const JSON: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSO
 fn well_known() -> [(&'static str, Value); 8] {
     [
         (QUANTITY, json!({"type": "string"})),
-        (
-            INT_OR_STRING,
-            json!({"type": "string", "format": "int-or-string"}),
-        ),
+        (INT_OR_STRING, json!({"type": "string", "format": "int-or-string"})),
         (RAW, json!({"type": "object"})),
         (TIME, json!({"type": "string", "format": "date-time"})),
         (MICRO_TIME, json!({"type": "string", "format": "date-time"})),
         (FIELDS, json!({"type": "object"})),
         (JSON, json!({})),
-        (
-            "io.k8s.apimachinery.pkg.apis.meta.v1.Patch",
-            json!({"type": "object"}),
-        ),
+        ("io.k8s.apimachinery.pkg.apis.meta.v1.Patch", json!({"type": "object"})),
     ]
 }
 
@@ -411,10 +362,7 @@ impl Models<'_> {
         }
         if shape.root {
             let mut parts = name.splitn(3, '.');
-            let (package, version) = (
-                parts.next().unwrap_or_default(),
-                parts.next().unwrap_or_default(),
-            );
+            let (package, version) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
             let kind = parts.next().unwrap_or_default();
             schema["x-kubernetes-group-version-kind"] =
                 json!([{"group": group_of(package), "version": version, "kind": kind}]);
@@ -422,12 +370,7 @@ impl Models<'_> {
         Some(schema)
     }
 
-    fn properties(
-        &mut self,
-        fields: &'static [Field],
-        out: &mut Map<String, Value>,
-        required: &mut Vec<&'static str>,
-    ) {
+    fn properties(&mut self, fields: &'static [Field], out: &mut Map<String, Value>, required: &mut Vec<&'static str>) {
         for field in fields {
             if field.inline {
                 if let Some(inner) = field.ty.as_struct() {
@@ -444,13 +387,10 @@ impl Models<'_> {
 
     fn property(&mut self, field: &'static Field) -> Value {
         let mut schema = self.schema(field.ty);
-        let default = field
-            .default
-            .and_then(|text| serde_json::from_str::<Value>(text).ok())
-            .or_else(|| {
-                // A struct that is not a pointer is never absent.
-                (field.ty.as_struct().is_some() && !field.pointer).then(|| json!({}))
-            });
+        let default = field.default.and_then(|text| serde_json::from_str::<Value>(text).ok()).or_else(|| {
+            // A struct that is not a pointer is never absent.
+            (field.ty.as_struct().is_some() && !field.pointer).then(|| json!({}))
+        });
         if schema.get("$ref").is_some() && self.dialect == Dialect::V3 {
             // Siblings of $ref are ignored by readers of version 3.
             schema = json!({"allOf": [schema]});

@@ -43,15 +43,9 @@ pub struct Envelope<'a> {
 /// Takes the envelope (`k8s\0` and a `runtime.Unknown`) off.
 pub fn unwrap_envelope(body: &[u8]) -> Result<Envelope<'_>, Error> {
     let message = body.strip_prefix(&MAGIC).ok_or_else(|| {
-        Error(
-            "provided data does not appear to be a protobuf message, expected prefix k8s\\0".into(),
-        )
+        Error("provided data does not appear to be a protobuf message, expected prefix k8s\\0".into())
     })?;
-    let mut envelope = Envelope {
-        api_version: String::new(),
-        kind: String::new(),
-        raw: &[],
-    };
+    let mut envelope = Envelope { api_version: String::new(), kind: String::new(), raw: &[] };
     let mut reader = Reader(message);
     while let Some((number, wire)) = reader.next()? {
         match (number, wire) {
@@ -141,12 +135,7 @@ impl<'a> Reader<'a> {
             0 => Wire::Varint(self.varint()?),
             1 => {
                 let bytes = self.take(8)?;
-                Wire::Fixed64(
-                    bytes
-                        .iter()
-                        .rev()
-                        .fold(0, |all, byte| all << 8 | u64::from(*byte)),
-                )
+                Wire::Fixed64(bytes.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte)))
             }
             2 => {
                 let length = self.varint()?;
@@ -167,8 +156,7 @@ fn cut() -> Error {
 }
 
 fn utf8(bytes: &[u8]) -> Result<String, Error> {
-    String::from_utf8(bytes.to_vec())
-        .map_err(|_| Error("proto: string field contains invalid UTF-8".into()))
+    String::from_utf8(bytes.to_vec()).map_err(|_| Error("proto: string field contains invalid UTF-8".into()))
 }
 
 /// The value of a length-delimited field.
@@ -185,16 +173,11 @@ fn decode_value(ty: &'static Type, raw: &[u8], depth: usize) -> Result<Value, Er
         Shape::String | Shape::Enum(_) => Ok(Value::String(utf8(raw)?)),
         Shape::Bytes => Ok(Value::String(STANDARD.encode(raw))),
         Shape::Quantity => {
-            let text = first_bytes(raw, 1)?
-                .map(utf8)
-                .transpose()?
-                .unwrap_or_default();
+            let text = first_bytes(raw, 1)?.map(utf8).transpose()?.unwrap_or_default();
             if text.is_empty() {
                 return Ok(Value::from("0"));
             }
-            scalar::quantity(&text)
-                .map(Value::from)
-                .map_err(|error| Error(error.to_owned()))
+            scalar::quantity(&text).map(Value::from).map_err(|error| Error(error.to_owned()))
         }
         Shape::Time | Shape::MicroTime => decode_time(raw, matches!(ty.shape(), Shape::MicroTime)),
         Shape::IntOrString => {
@@ -208,11 +191,7 @@ fn decode_value(ty: &'static Type, raw: &[u8], depth: usize) -> Result<Value, Er
                     _ => {}
                 }
             }
-            Ok(if kind == 0 {
-                Value::from(number)
-            } else {
-                Value::from(text)
-            })
+            Ok(if kind == 0 { Value::from(number) } else { Value::from(text) })
         }
         Shape::Raw | Shape::FieldsV1 | Shape::Json => match first_bytes(raw, 1)? {
             Some(inner) if inner.starts_with(&MAGIC) => decode_enveloped(inner, depth),
@@ -222,18 +201,13 @@ fn decode_value(ty: &'static Type, raw: &[u8], depth: usize) -> Result<Value, Er
             _ => Ok(Value::Null),
         },
         Shape::Strings => Ok(Value::Array(
-            all_bytes(raw, 1)?
-                .into_iter()
-                .map(|s| utf8(s).map(Value::from))
-                .collect::<Result<_, _>>()?,
+            all_bytes(raw, 1)?.into_iter().map(|s| utf8(s).map(Value::from)).collect::<Result<_, _>>()?,
         )),
         Shape::SchemaOrArray => match first_bytes(raw, 1)? {
             Some(schema) => decode_value(json_schema(), schema, depth + 1),
             None => {
                 let ty = json_schema();
-                let list = all_bytes(raw, 2)?
-                    .into_iter()
-                    .map(|schema| decode_value(ty, schema, depth + 1));
+                let list = all_bytes(raw, 2)?.into_iter().map(|schema| decode_value(ty, schema, depth + 1));
                 Ok(Value::Array(list.collect::<Result<_, _>>()?))
             }
         },
@@ -253,10 +227,7 @@ fn decode_value(ty: &'static Type, raw: &[u8], depth: usize) -> Result<Value, Er
         Shape::SchemaOrStrings => match first_bytes(raw, 1)? {
             Some(schema) => decode_value(json_schema(), schema, depth + 1),
             None => Ok(Value::Array(
-                all_bytes(raw, 2)?
-                    .into_iter()
-                    .map(|s| utf8(s).map(Value::from))
-                    .collect::<Result<_, _>>()?,
+                all_bytes(raw, 2)?.into_iter().map(|s| utf8(s).map(Value::from)).collect::<Result<_, _>>()?,
             )),
         },
         _ => Err(Error(format!("proto: wrong wireType for {}", ty.name))),
@@ -266,10 +237,7 @@ fn decode_value(ty: &'static Type, raw: &[u8], depth: usize) -> Result<Value, Er
 fn decode_enveloped(inner: &[u8], depth: usize) -> Result<Value, Error> {
     let envelope = unwrap_envelope(inner)?;
     let ty = type_for(&envelope.api_version, &envelope.kind).ok_or_else(|| {
-        Error(format!(
-            "no kind {:?} is registered for version {:?}",
-            envelope.kind, envelope.api_version
-        ))
+        Error(format!("no kind {:?} is registered for version {:?}", envelope.kind, envelope.api_version))
     })?;
     let mut value = decode_value(ty, envelope.raw, depth + 1)?;
     normalise(ty, &mut value);
@@ -310,13 +278,8 @@ fn decode_time(raw: &[u8], micro: bool) -> Result<Value, Error> {
             _ => {}
         }
     }
-    let at = Timestamp::new(seconds, nanos)
-        .map_err(|error| Error(format!("time out of range: {error}")))?;
-    Ok(Value::from(if micro {
-        scalar::micros(at)
-    } else {
-        scalar::seconds(at)
-    }))
+    let at = Timestamp::new(seconds, nanos).map_err(|error| Error(format!("time out of range: {error}")))?;
+    Ok(Value::from(if micro { scalar::micros(at) } else { scalar::seconds(at) }))
 }
 
 fn scalar_value(ty: &'static Type, bits: u64) -> Result<Value, Error> {
@@ -339,10 +302,7 @@ fn decode_fields(
     }
     let mut reader = Reader(raw);
     while let Some((number, wire)) = reader.next()? {
-        let Some(field) = fields
-            .iter()
-            .find(|field| field.number == number && number != 0)
-        else {
+        let Some(field) = fields.iter().find(|field| field.number == number && number != 0) else {
             continue;
         };
         let name = field.json;
@@ -351,9 +311,7 @@ fn decode_fields(
                 decode_fields(shape.fields, bytes, object, depth + 1)?;
             }
             (Shape::List(element), wire) => {
-                let list = object
-                    .entry(name)
-                    .or_insert_with(|| Value::Array(Vec::new()));
+                let list = object.entry(name).or_insert_with(|| Value::Array(Vec::new()));
                 let Value::Array(list) = list else { continue };
                 match (element.shape(), wire) {
                     (Shape::Bool | Shape::Int32 | Shape::Int64, Wire::Bytes(packed)) => {
@@ -368,18 +326,9 @@ fn decode_fields(
                 }
             }
             (Shape::Map(element), Wire::Bytes(bytes)) => {
-                let key = first_bytes(bytes, 1)?
-                    .map(utf8)
-                    .transpose()?
-                    .unwrap_or_default();
-                let value = decode_value(
-                    element,
-                    first_bytes(bytes, 2)?.unwrap_or_default(),
-                    depth + 1,
-                )?;
-                let map = object
-                    .entry(name)
-                    .or_insert_with(|| Value::Object(Map::new()));
+                let key = first_bytes(bytes, 1)?.map(utf8).transpose()?.unwrap_or_default();
+                let value = decode_value(element, first_bytes(bytes, 2)?.unwrap_or_default(), depth + 1)?;
+                let map = object.entry(name).or_insert_with(|| Value::Object(Map::new()));
                 if let Value::Object(map) = map {
                     map.insert(key, value);
                 }
@@ -439,11 +388,7 @@ fn encode_message(ty: &'static Type, value: &Value, out: &mut Vec<u8>) -> Result
             Ok(())
         }
         Shape::Bytes => {
-            out.extend(
-                STANDARD
-                    .decode(text()?)
-                    .map_err(|error| Error(error.to_string()))?,
-            );
+            out.extend(STANDARD.decode(text()?).map_err(|error| Error(error.to_string()))?);
             Ok(())
         }
         Shape::Quantity => {
@@ -480,9 +425,7 @@ fn encode_message(ty: &'static Type, value: &Value, out: &mut Vec<u8>) -> Result
             Ok(())
         }
         Shape::Strings => put_strings(ty, value, 1, out),
-        Shape::SchemaOrArray if value.is_array() => {
-            put_schemas(value.as_array().into_iter().flatten(), 2, out)
-        }
+        Shape::SchemaOrArray if value.is_array() => put_schemas(value.as_array().into_iter().flatten(), 2, out),
         Shape::SchemaOrArray => put_schemas([value], 1, out),
         Shape::SchemaOrBool => match value {
             Value::Bool(allows) => {
@@ -500,27 +443,14 @@ fn encode_message(ty: &'static Type, value: &Value, out: &mut Vec<u8>) -> Result
     }
 }
 
-fn put_strings(
-    ty: &'static Type,
-    value: &Value,
-    number: u32,
-    out: &mut Vec<u8>,
-) -> Result<(), Error> {
+fn put_strings(ty: &'static Type, value: &Value, number: u32, out: &mut Vec<u8>) -> Result<(), Error> {
     for item in value.as_array().ok_or_else(|| misfit(ty, value))? {
-        put_bytes(
-            out,
-            number,
-            item.as_str().ok_or_else(|| misfit(ty, value))?.as_bytes(),
-        );
+        put_bytes(out, number, item.as_str().ok_or_else(|| misfit(ty, value))?.as_bytes());
     }
     Ok(())
 }
 
-fn put_schemas<'v>(
-    schemas: impl IntoIterator<Item = &'v Value>,
-    number: u32,
-    out: &mut Vec<u8>,
-) -> Result<(), Error> {
+fn put_schemas<'v>(schemas: impl IntoIterator<Item = &'v Value>, number: u32, out: &mut Vec<u8>) -> Result<(), Error> {
     let ty = json_schema();
     for schema in schemas {
         let mut message = Vec::new();
@@ -536,11 +466,7 @@ fn misfit(ty: &'static Type, value: &Value) -> Error {
     Error(format!("cannot encode {text} as {}", ty.name))
 }
 
-fn encode_fields(
-    fields: &'static [Field],
-    object: &Map<String, Value>,
-    out: &mut Vec<u8>,
-) -> Result<(), Error> {
+fn encode_fields(fields: &'static [Field], object: &Map<String, Value>, out: &mut Vec<u8>) -> Result<(), Error> {
     let mut ordered: Vec<&Field> = fields.iter().filter(|field| field.number != 0).collect();
     ordered.sort_by_key(|field| field.number);
     for field in ordered {
@@ -587,47 +513,23 @@ fn encode_field(field: &Field, value: Option<&Value>, out: &mut Vec<u8>) -> Resu
             Ok(())
         }
         (Shape::String | Shape::Enum(_) | Shape::Struct(_), None) => {
-            let zero = if field.ty.as_struct().is_some() {
-                Value::Null
-            } else {
-                Value::from("")
-            };
+            let zero = if field.ty.as_struct().is_some() { Value::Null } else { Value::from("") };
             encode_one(field.ty, &zero, number, out)
         }
-        (Shape::Time | Shape::MicroTime | Shape::Raw, None) => {
-            encode_one(field.ty, &Value::Null, number, out)
-        }
+        (Shape::Time | Shape::MicroTime | Shape::Raw, None) => encode_one(field.ty, &Value::Null, number, out),
         (Shape::IntOrString, None) => encode_one(field.ty, &Value::from(0), number, out),
         (Shape::Quantity, None) => encode_one(field.ty, &Value::from("0"), number, out),
         _ => Ok(()),
     }
 }
 
-fn encode_one(
-    ty: &'static Type,
-    value: &Value,
-    number: u32,
-    out: &mut Vec<u8>,
-) -> Result<(), Error> {
+fn encode_one(ty: &'static Type, value: &Value, number: u32, out: &mut Vec<u8>) -> Result<(), Error> {
     match ty.shape() {
-        Shape::Bool => put_number(
-            out,
-            number,
-            i64::from(value.as_bool().ok_or_else(|| misfit(ty, value))?),
-        ),
-        Shape::Int32 | Shape::Int64 => put_number(
-            out,
-            number,
-            value.as_i64().ok_or_else(|| misfit(ty, value))?,
-        ),
+        Shape::Bool => put_number(out, number, i64::from(value.as_bool().ok_or_else(|| misfit(ty, value))?)),
+        Shape::Int32 | Shape::Int64 => put_number(out, number, value.as_i64().ok_or_else(|| misfit(ty, value))?),
         Shape::Float64 => {
             put_varint(out, u64::from(number) << 3 | 1);
-            out.extend_from_slice(
-                &value
-                    .as_f64()
-                    .ok_or_else(|| misfit(ty, value))?
-                    .to_le_bytes(),
-            );
+            out.extend_from_slice(&value.as_f64().ok_or_else(|| misfit(ty, value))?.to_le_bytes());
         }
         _ => {
             let mut message = Vec::new();

@@ -27,9 +27,7 @@ pub(crate) fn quantity(text: &str) -> Result<String, &'static str> {
         Some(b'+') => (false, &text[1..]),
         _ => (false, text),
     };
-    let digits_end = rest
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(rest.len());
+    let digits_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
     let (number, suffix) = rest.split_at(digits_end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
@@ -53,16 +51,11 @@ fn suffix_of(suffix: &str) -> Result<(Notation, i128, i32), &'static str> {
         return Ok((Notation::Binary, 1024, at as i32));
     }
     let Some(exponent) = suffix.strip_prefix(['e', 'E']) else {
-        return Err(
-            if suffix
-                .chars()
-                .all(|c| "eEinumkKMGTP+-0123456789".contains(c))
-            {
-                QUANTITY_SUFFIX
-            } else {
-                QUANTITY_FORM
-            },
-        );
+        return Err(if suffix.chars().all(|c| "eEinumkKMGTP+-0123456789".contains(c)) {
+            QUANTITY_SUFFIX
+        } else {
+            QUANTITY_FORM
+        });
     };
     let power: i32 = exponent.parse().map_err(|_| QUANTITY_SUFFIX)?;
     Ok((Notation::Exponent, 10, power))
@@ -123,16 +116,9 @@ fn spell(nanos: i128, notation: Notation) -> String {
     }
     if notation == Notation::Exponent {
         let exponent = (power as i32 - 3) * 3;
-        return if exponent == 0 {
-            value.to_string()
-        } else {
-            format!("{value}e{exponent}")
-        };
+        return if exponent == 0 { value.to_string() } else { format!("{value}e{exponent}") };
     }
-    format!(
-        "{value}{}",
-        ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"][power]
-    )
+    format!("{value}{}", ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"][power])
 }
 
 /// RFC 3339 in UTC with whole seconds.
@@ -147,11 +133,7 @@ pub(crate) fn micro_time(text: &str) -> Result<String, String> {
 
 /// The moment a text names.
 pub(crate) fn parse_time(text: &str) -> Result<Timestamp, String> {
-    let wrong = || {
-        format!(
-            "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
-        )
-    };
+    let wrong = || format!("parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\"");
     // jiff is laxer than RFC 3339: it takes a space or a lower-case t, and needs no seconds.
     if text.len() < 20 || text.as_bytes()[10] != b'T' || text.as_bytes()[16] != b':' {
         return Err(wrong());
@@ -193,10 +175,7 @@ mod tests {
             ("1.0000000001", "1000000001n"),
             ("128Mi", "128Mi"),
             ("12e6", "12e6"),
-            (
-                "100000000000000000000000000000000000000000",
-                "9223372036854775807",
-            ),
+            ("100000000000000000000000000000000000000000", "9223372036854775807"),
             (".5", "500m"),
             ("5.", "5"),
         ] {
@@ -209,22 +188,9 @@ mod tests {
 
     #[test]
     fn times_are_utc() {
-        assert_eq!(
-            time("2024-05-01T12:00:00+02:00").as_deref(),
-            Ok("2024-05-01T10:00:00Z")
-        );
-        assert_eq!(
-            micro_time("2024-05-01T12:00:00.1234567Z").as_deref(),
-            Ok("2024-05-01T12:00:00.123456Z")
-        );
-        assert_eq!(
-            micro_time("2024-05-01T12:00:00Z").as_deref(),
-            Ok("2024-05-01T12:00:00.000000Z")
-        );
-        assert!(
-            time("yesterday").is_err()
-                && time("2024-05-01").is_err()
-                && time("2024-05-01 12:00:00Z").is_err()
-        );
+        assert_eq!(time("2024-05-01T12:00:00+02:00").as_deref(), Ok("2024-05-01T10:00:00Z"));
+        assert_eq!(micro_time("2024-05-01T12:00:00.1234567Z").as_deref(), Ok("2024-05-01T12:00:00.123456Z"));
+        assert_eq!(micro_time("2024-05-01T12:00:00Z").as_deref(), Ok("2024-05-01T12:00:00.000000Z"));
+        assert!(time("yesterday").is_err() && time("2024-05-01").is_err() && time("2024-05-01 12:00:00Z").is_err());
     }
 }

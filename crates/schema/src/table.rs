@@ -140,14 +140,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let mut named = HashMap::with_capacity(1024);
     let mut insert = |block: &'static str| {
         let name = block.split([' ', '\n']).nth(1).unwrap_or_default();
-        named.insert(
-            name,
-            Type {
-                name,
-                block,
-                shape: OnceLock::new(),
-            },
-        );
+        named.insert(name, Type { name, block, shape: OnceLock::new() });
     };
     let (mut start, mut at) = (0, 0);
     for line in TEXT.split_inclusive('\n') {
@@ -158,10 +151,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
         at += line.len();
     }
     insert(TEXT[start..].trim_end());
-    Table {
-        named,
-        unnamed: Mutex::new(HashMap::new()),
-    }
+    Table { named, unnamed: Mutex::new(HashMap::new()) }
 });
 
 /// The type with this name, such as `core.v1.Pod` or `meta.v1.DeleteOptions`.
@@ -185,8 +175,7 @@ pub fn type_for(api_version: &str, kind: &str) -> Option<&'static Type> {
         other => other.split('.').next().unwrap_or(other),
     };
     type_named(&format!("{package}.{version}.{kind}")).or_else(|| {
-        (group.is_empty() || group == "meta.k8s.io")
-            .then(|| type_named(&format!("meta.{version}.{kind}")))?
+        (group.is_empty() || group == "meta.k8s.io").then(|| type_named(&format!("meta.{version}.{kind}")))?
     })
 }
 
@@ -195,17 +184,10 @@ fn type_of(expression: &'static str) -> &'static Type {
     if let Some(ty) = TABLE.named.get(expression) {
         return ty;
     }
-    let mut unnamed = TABLE
-        .unnamed
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    unnamed.entry(expression).or_insert_with(|| {
-        Box::leak(Box::new(Type {
-            name: expression,
-            block: "",
-            shape: OnceLock::new(),
-        }))
-    })
+    let mut unnamed = TABLE.unnamed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    unnamed
+        .entry(expression)
+        .or_insert_with(|| Box::leak(Box::new(Type { name: expression, block: "", shape: OnceLock::new() })))
 }
 
 /// The type that holds any JSON value.
@@ -249,11 +231,7 @@ impl Type {
 
     fn parse(&'static self) -> Shape {
         if self.block.starts_with("E ") {
-            let values = self
-                .block
-                .split(' ')
-                .skip(2)
-                .map(|v| if v == "\"\"" { "" } else { v });
+            let values = self.block.split(' ').skip(2).map(|v| if v == "\"\"" { "" } else { v });
             return Shape::Enum(values.collect());
         }
         if self.block.starts_with("T ") {
@@ -294,11 +272,7 @@ impl Type {
         let mut fields = Vec::new();
         if root {
             for json in ["kind", "apiVersion"] {
-                fields.push(Field {
-                    omitempty: true,
-                    optional: true,
-                    ..Field::new(json, "string", 0)
-                });
+                fields.push(Field { omitempty: true, optional: true, ..Field::new(json, "string", 0) });
             }
         }
         fields.extend(lines.filter_map(Field::parse));
@@ -313,12 +287,7 @@ impl Type {
                 by_name.insert(field.json, field);
             }
         }
-        Struct {
-            fields,
-            root,
-            atomic: head.contains(" struct=atomic"),
-            by_name,
-        }
+        Struct { fields, root, atomic: head.contains(" struct=atomic"), by_name }
     }
 }
 

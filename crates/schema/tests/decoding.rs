@@ -1,9 +1,7 @@
 //! What decoding reports, in upstream's words.
 
 use expect_test::{Expect, expect};
-use schema::{
-    DecodeError, Decoded, apply_defaults, conform, decode_json, decode_yaml, normalise, type_named,
-};
+use schema::{DecodeError, Decoded, apply_defaults, conform, decode_json, decode_yaml, normalise, type_named};
 use serde_json::{Value, json};
 
 fn report(result: Result<Decoded, DecodeError>) -> String {
@@ -15,17 +13,11 @@ fn report(result: Result<Decoded, DecodeError>) -> String {
 }
 
 fn check_json(ty: &str, text: &str, expected: Expect) {
-    expected.assert_eq(&report(decode_json(
-        type_named(ty).expect("in the table"),
-        text.as_bytes(),
-    )));
+    expected.assert_eq(&report(decode_json(type_named(ty).expect("in the table"), text.as_bytes())));
 }
 
 fn check_yaml(ty: &str, text: &str, expected: Expect) {
-    expected.assert_eq(&report(decode_yaml(
-        type_named(ty).expect("in the table"),
-        text.as_bytes(),
-    )));
+    expected.assert_eq(&report(decode_yaml(type_named(ty).expect("in the table"), text.as_bytes())));
 }
 
 #[test]
@@ -57,95 +49,52 @@ fn a_wrong_type_is_told_with_the_go_field() {
     check_json(
         "apps.v1.Deployment",
         r#"{"spec":{"replicas":"three"}}"#,
-        expect![
-            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
-        ],
+        expect!["json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"],
     );
     check_json(
         "core.v1.Pod",
         r#"{"spec":{"containers":[{"name":1}]}}"#,
-        expect![
-            "json: cannot unmarshal number into Go struct field Container.spec.containers.name of type string"
-        ],
+        expect!["json: cannot unmarshal number into Go struct field Container.spec.containers.name of type string"],
     );
     check_json(
         "core.v1.Pod",
         r#"{"spec":{"containers":{}}}"#,
-        expect![
-            "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container"
-        ],
+        expect!["json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container"],
     );
-    check_json(
-        "core.v1.Pod",
-        "[]",
-        expect!["json: cannot unmarshal array into Go value of type v1.Pod"],
-    );
+    check_json("core.v1.Pod", "[]", expect!["json: cannot unmarshal array into Go value of type v1.Pod"]);
     check_json(
         "apps.v1.Deployment",
         r#"{"spec":{"replicas":1.5}}"#,
-        expect![
-            "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"
-        ],
+        expect!["json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"],
     );
     check_yaml(
         "core.v1.ConfigMap",
         "data:\n  port: 80\n",
-        expect![
-            "json: cannot unmarshal number into Go struct field ConfigMap.data.port of type string"
-        ],
+        expect!["json: cannot unmarshal number into Go struct field ConfigMap.data.port of type string"],
     );
     check_json(
         "core.v1.Pod",
         r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":"lots"}}}]}}"#,
-        expect![
-            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-        ],
+        expect!["quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"],
     );
-    check_json(
-        "core.v1.Secret",
-        r#"{"data":{"a":"n:t"}}"#,
-        expect!["illegal base64 data at input byte 1"],
-    );
+    check_json("core.v1.Secret", r#"{"data":{"a":"n:t"}}"#, expect!["illegal base64 data at input byte 1"]);
 }
 
 #[test]
 fn broken_and_bottomless_text_is_malformed() {
     let pod = type_named("core.v1.Pod").expect("in the table");
-    for text in [
-        "",
-        "{",
-        "{\"spec\":}",
-        "{} {}",
-        &"[".repeat(100_000),
-        &"{\"metadata\":".repeat(100_000),
-    ] {
-        assert!(
-            matches!(
-                decode_json(pod, text.as_bytes()),
-                Err(DecodeError::Malformed(_))
-            ),
-            "{text:.20}"
-        );
+    for text in ["", "{", "{\"spec\":}", "{} {}", &"[".repeat(100_000), &"{\"metadata\":".repeat(100_000)] {
+        assert!(matches!(decode_json(pod, text.as_bytes()), Err(DecodeError::Malformed(_))), "{text:.20}");
     }
     for text in ["a: b: c", "{"] {
-        assert!(
-            matches!(
-                decode_yaml(pod, text.as_bytes()),
-                Err(DecodeError::Malformed(_))
-            ),
-            "{text:.20}"
-        );
+        assert!(matches!(decode_yaml(pod, text.as_bytes()), Err(DecodeError::Malformed(_))), "{text:.20}");
     }
     let mut laughs = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned();
     for (this, last) in ('b'..='i').zip('a'..) {
-        laughs += &format!(
-            "{this}: &{this} [*{last},*{last},*{last},*{last},*{last},*{last},*{last},*{last},*{last}]\n"
-        );
+        laughs +=
+            &format!("{this}: &{this} [*{last},*{last},*{last},*{last},*{last},*{last},*{last},*{last},*{last}]\n");
     }
-    assert!(matches!(
-        decode_yaml(pod, laughs.as_bytes()),
-        Err(DecodeError::Malformed(_))
-    ));
+    assert!(matches!(decode_yaml(pod, laughs.as_bytes()), Err(DecodeError::Malformed(_))));
 }
 
 #[test]
@@ -158,9 +107,7 @@ fn yaml_is_read_as_kubectl_writes_it() {
     check_yaml(
         "core.v1.Pod",
         "spec:\n  volumes:\n  - name: v\n    configMap: {name: c, defaultMode: 0644}\n  containers: null\n",
-        expect![[
-            r#"{"spec":{"volumes":[{"configMap":{"defaultMode":420,"name":"c"},"name":"v"}]}}"#
-        ]],
+        expect![[r#"{"spec":{"volumes":[{"configMap":{"defaultMode":420,"name":"c"},"name":"v"}]}}"#]],
     );
 }
 
@@ -180,10 +127,7 @@ fn scalars_get_their_canonical_spelling() {
 fn values_are_checked_like_text() {
     let pod = type_named("core.v1.Pod").expect("in the table");
     let conformed = conform(pod, json!({"spec": {"nodeName": null, "bar": 1}}));
-    assert_eq!(
-        report(conformed),
-        "unknown field \"spec.bar\"\n{\"spec\":{}}"
-    );
+    assert_eq!(report(conformed), "unknown field \"spec.bar\"\n{\"spec\":{}}");
     assert!(conform(pod, json!({"spec": 1})).is_err());
 }
 
@@ -216,17 +160,11 @@ const TUTORIAL: &str = include_str!("manifests.yaml");
 fn everyday_manifests_decode_without_problems() {
     let mut seen = 0;
     for document in TUTORIAL.split("\n---\n") {
-        let head = decode_yaml(
-            type_named("meta.v1.PartialObjectMetadata").expect("in the table"),
-            document.as_bytes(),
-        )
-        .expect("is YAML")
-        .value;
-        let ty = schema::type_for(
-            head["apiVersion"].as_str().expect("says"),
-            head["kind"].as_str().expect("says"),
-        )
-        .expect("in the table");
+        let head = decode_yaml(type_named("meta.v1.PartialObjectMetadata").expect("in the table"), document.as_bytes())
+            .expect("is YAML")
+            .value;
+        let ty = schema::type_for(head["apiVersion"].as_str().expect("says"), head["kind"].as_str().expect("says"))
+            .expect("in the table");
         let decoded = decode_yaml(ty, document.as_bytes()).expect("decodes");
         assert_eq!(decoded.problems, Vec::<String>::new(), "{}", head["kind"]);
         seen += 1;

@@ -16,43 +16,13 @@ fn operations() -> Vec<Op<'static>> {
         subresource,
     };
     vec![
-        op(
-            "/apis/apps/v1/deployments",
-            "list",
-            None,
-            "apps.v1.DeploymentList",
-            None,
-        ),
-        op(
-            "/apis/apps/v1/namespaces/{namespace}/deployments",
-            "list",
-            None,
-            "apps.v1.DeploymentList",
-            None,
-        ),
-        op(
-            "/apis/apps/v1/namespaces/{namespace}/deployments",
-            "create",
-            Some(deployment),
-            deployment,
-            None,
-        ),
+        op("/apis/apps/v1/deployments", "list", None, "apps.v1.DeploymentList", None),
+        op("/apis/apps/v1/namespaces/{namespace}/deployments", "list", None, "apps.v1.DeploymentList", None),
+        op("/apis/apps/v1/namespaces/{namespace}/deployments", "create", Some(deployment), deployment, None),
         op(item, "get", None, deployment, None),
         op(item, "patch", Some(deployment), deployment, None),
-        op(
-            item,
-            "delete",
-            Some("meta.v1.DeleteOptions"),
-            "meta.v1.Status",
-            None,
-        ),
-        op(
-            &format!("{item}/status"),
-            "patch",
-            Some(deployment),
-            deployment,
-            Some("status"),
-        ),
+        op(item, "delete", Some("meta.v1.DeleteOptions"), "meta.v1.Status", None),
+        op(&format!("{item}/status"), "patch", Some(deployment), deployment, Some("status")),
     ]
 }
 
@@ -62,14 +32,9 @@ fn assert_closed(document: &Value, value: &Value) {
         Value::Object(object) => {
             if let Some(Value::String(reference)) = object.get("$ref") {
                 let pointer = reference.trim_start_matches('#');
-                assert!(
-                    document.pointer(pointer).is_some(),
-                    "{reference} leads nowhere"
-                );
+                assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
             }
-            object
-                .values()
-                .for_each(|value| assert_closed(document, value));
+            object.values().for_each(|value| assert_closed(document, value));
         }
         Value::Array(list) => list.iter().for_each(|value| assert_closed(document, value)),
         _ => {}
@@ -79,14 +44,8 @@ fn assert_closed(document: &Value, value: &Value) {
 #[test]
 fn patch_tells_that_the_server_validates() {
     for document in [v3(("apps", "v1"), &operations()), v2(&operations())] {
-        let patch =
-            &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
-        let names: Vec<_> = patch["parameters"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|p| &p["name"])
-            .collect();
+        let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        let names: Vec<_> = patch["parameters"].as_array().into_iter().flatten().map(|p| &p["name"]).collect();
         for wanted in ["fieldValidation", "dryRun", "fieldManager", "force"] {
             assert!(names.contains(&&json!(wanted)), "{wanted} in {names:?}");
         }
@@ -118,10 +77,7 @@ fn documents_are_closed() {
         .collect();
     let unique: std::collections::BTreeSet<_> = ids.iter().collect();
     assert_eq!(unique.len(), ids.len(), "{ids:?}");
-    assert!(
-        ids.contains(&"patchAppsV1NamespacedDeploymentStatus".to_owned()),
-        "{ids:?}"
-    );
+    assert!(ids.contains(&"patchAppsV1NamespacedDeploymentStatus".to_owned()), "{ids:?}");
 }
 
 #[test]
@@ -142,22 +98,13 @@ fn fields_say_how_they_are_merged() {
         deployment["properties"]["spec"],
         json!({"allOf": [{"$ref": "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec"}], "default": {}}),
     );
-    assert_eq!(
-        schemas["io.k8s.api.apps.v1.DeploymentSpec"]["required"],
-        json!(["selector", "template"])
-    );
-    assert_eq!(
-        schemas["io.k8s.api.core.v1.ContainerPort"]["properties"]["protocol"]["default"],
-        "TCP"
-    );
+    assert_eq!(schemas["io.k8s.api.apps.v1.DeploymentSpec"]["required"], json!(["selector", "template"]));
+    assert_eq!(schemas["io.k8s.api.core.v1.ContainerPort"]["properties"]["protocol"]["default"], "TCP");
     assert_eq!(v3(("", "v1"), &operations())["paths"], json!({}));
 }
 
 #[test]
 fn models_are_named_as_upstream() {
     assert_eq!(type_to_model_name("core.v1.Pod"), "io.k8s.api.core.v1.Pod");
-    assert_eq!(
-        type_to_model_name("meta.v1.ObjectMeta"),
-        "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
-    );
+    assert_eq!(type_to_model_name("meta.v1.ObjectMeta"), "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
 }

@@ -32,10 +32,7 @@ fn lists_are_merged_by_their_key() {
 #[test]
 fn atomic_lists_are_replaced() {
     assert_eq!(
-        pod_spec(
-            json!({"tolerations": [{"key": "a"}]}),
-            json!({"tolerations": [{"key": "b"}]})
-        ),
+        pod_spec(json!({"tolerations": [{"key": "a"}]}), json!({"tolerations": [{"key": "b"}]})),
         json!({"tolerations": [{"key": "b"}]}),
     );
     assert_eq!(
@@ -63,19 +60,12 @@ fn conditions_are_merged_by_type() {
 #[test]
 fn null_removes() {
     assert_eq!(
-        pod_spec(
-            json!({"nodeName": "n", "hostNetwork": true}),
-            json!({"nodeName": null, "hostname": null})
-        ),
+        pod_spec(json!({"nodeName": "n", "hostNetwork": true}), json!({"nodeName": null, "hostname": null})),
         json!({"hostNetwork": true}),
     );
     let ty = type_named("core.v1.ConfigMap").expect("in the table");
     assert_eq!(
-        strategic_merge(
-            ty,
-            &json!({"data": {"a": "1", "b": "2"}}),
-            &json!({"data": {"a": null}})
-        ),
+        strategic_merge(ty, &json!({"data": {"a": "1", "b": "2"}}), &json!({"data": {"a": null}})),
         Ok(json!({"data": {"b": "2"}})),
     );
 }
@@ -84,17 +74,11 @@ fn null_removes() {
 fn elements_can_be_deleted_and_lists_replaced() {
     let current = json!({"containers": [{"name": "a"}, {"name": "b"}]});
     assert_eq!(
-        pod_spec(
-            current.clone(),
-            json!({"containers": [{"$patch": "delete", "name": "a"}]})
-        ),
+        pod_spec(current.clone(), json!({"containers": [{"$patch": "delete", "name": "a"}]})),
         json!({"containers": [{"name": "b"}]}),
     );
     assert_eq!(
-        pod_spec(
-            current.clone(),
-            json!({"containers": [{"$patch": "replace"}, {"name": "c"}]})
-        ),
+        pod_spec(current.clone(), json!({"containers": [{"$patch": "replace"}, {"name": "c"}]})),
         json!({"containers": [{"name": "c"}]}),
     );
     assert_eq!(
@@ -139,18 +123,11 @@ fn the_element_order_can_be_set() {
 #[test]
 fn a_union_keeps_only_the_named_keys() {
     let ty = type_named("apps.v1.Deployment").expect("in the table");
-    let current =
-        json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
+    let current = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
     let patch = json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}});
-    assert_eq!(
-        strategic_merge(ty, &current, &patch),
-        Ok(json!({"spec": {"strategy": {"type": "Recreate"}}}))
-    );
+    assert_eq!(strategic_merge(ty, &current, &patch), Ok(json!({"spec": {"strategy": {"type": "Recreate"}}})));
     let patch = json!({"spec": {"strategy": {"$retainKeys": ["type"], "rollingUpdate": {}}}});
-    assert!(matches!(
-        strategic_merge(ty, &current, &patch),
-        Err(PatchError::Malformed(_))
-    ));
+    assert!(matches!(strategic_merge(ty, &current, &patch), Err(PatchError::Malformed(_))));
     assert_eq!(
         pod_spec(
             json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
@@ -176,30 +153,16 @@ fn directives_do_not_reach_new_objects() {
 fn bad_patches_are_told_apart() {
     let ty = type_named("core.v1.Pod").expect("in the table");
     let current = json!({"spec": {"containers": [{"name": "a"}]}});
-    assert!(matches!(
-        strategic_merge(ty, &current, &json!([])),
-        Err(PatchError::Malformed(_))
-    ));
+    assert!(matches!(strategic_merge(ty, &current, &json!([])), Err(PatchError::Malformed(_))));
     let keyless = json!({"spec": {"containers": [{"image": "x"}]}});
     assert_eq!(
         strategic_merge(ty, &current, &keyless),
-        Err(PatchError::DoesNotApply(
-            "map: {\"image\":\"x\"} does not contain declared merge key: name".into()
-        )),
+        Err(PatchError::DoesNotApply("map: {\"image\":\"x\"} does not contain declared merge key: name".into())),
     );
+    assert!(matches!(json_patch(&current, &json!({"op": "add"})), Err(PatchError::Malformed(_))));
+    assert!(matches!(json_patch(&current, &json!([{"op": "sing", "path": "/a"}])), Err(PatchError::Malformed(_))));
     assert!(matches!(
-        json_patch(&current, &json!({"op": "add"})),
-        Err(PatchError::Malformed(_))
-    ));
-    assert!(matches!(
-        json_patch(&current, &json!([{"op": "sing", "path": "/a"}])),
-        Err(PatchError::Malformed(_))
-    ));
-    assert!(matches!(
-        json_patch(
-            &current,
-            &json!([{"op": "test", "path": "/spec", "value": 1}])
-        ),
+        json_patch(&current, &json!([{"op": "test", "path": "/spec", "value": 1}])),
         Err(PatchError::DoesNotApply(_))
     ));
     assert!(matches!(
@@ -207,19 +170,13 @@ fn bad_patches_are_told_apart() {
         Err(PatchError::DoesNotApply(_))
     ));
     let many = Value::Array(vec![json!({"op": "add", "path": "/x", "value": 1}); 10_001]);
-    assert!(matches!(
-        json_patch(&current, &many),
-        Err(PatchError::Malformed(_))
-    ));
+    assert!(matches!(json_patch(&current, &many), Err(PatchError::Malformed(_))));
 }
 
 #[test]
 fn plain_patches_follow_their_standards() {
     assert_eq!(
-        merge_patch(
-            &json!({"a": {"b": 1, "c": 2}}),
-            &json!({"a": {"b": null, "d": 3}})
-        ),
+        merge_patch(&json!({"a": {"b": 1, "c": 2}}), &json!({"a": {"b": null, "d": 3}})),
         json!({"a": {"c": 2, "d": 3}})
     );
     assert_eq!(

@@ -1,8 +1,6 @@
 //! Objects of every kind in the table, filled at random, survive JSON → protobuf → JSON and strict decoding.
 
-use schema::{
-    Field, Shape, Type, conform, decode_json, normalise, protobuf, type_named, type_names,
-};
+use schema::{Field, Shape, Type, conform, decode_json, normalise, protobuf, type_named, type_names};
 use serde_json::{Map, Value, json};
 
 /// A small deterministic generator: a failure names its seed and repeats.
@@ -25,14 +23,10 @@ fn fill(ty: &'static Type, dice: &mut Dice, depth: usize) -> Value {
             fill_fields(shape.fields, dice, depth, &mut object);
             Value::Object(object)
         }
-        Shape::Map(element) => Value::Object(
-            (0..count)
-                .map(|n| (format!("k{n}"), fill(element, dice, depth + 1)))
-                .collect(),
-        ),
-        Shape::List(element) => {
-            Value::Array((0..count).map(|_| fill(element, dice, depth + 1)).collect())
+        Shape::Map(element) => {
+            Value::Object((0..count).map(|n| (format!("k{n}"), fill(element, dice, depth + 1))).collect())
         }
+        Shape::List(element) => Value::Array((0..count).map(|_| fill(element, dice, depth + 1)).collect()),
         Shape::Enum(values) => json!(values[dice.roll(values.len() as u64) as usize]),
         Shape::String => json!(["", "a", "ünï", "line\nbreak", "日本"][dice.roll(5) as usize]),
         Shape::Bool => json!(dice.roll(2) == 0),
@@ -43,9 +37,7 @@ fn fill(ty: &'static Type, dice: &mut Dice, depth: usize) -> Value {
         Shape::Quantity => json!(["0", "500m", "1Gi", "1e3", "2k"][dice.roll(5) as usize]),
         Shape::Time => json!("2024-05-01T10:00:00Z"),
         Shape::MicroTime => json!("2024-05-01T10:00:00.123456Z"),
-        Shape::IntOrString => {
-            [json!(0), json!(8080), json!("25%"), json!("http")][dice.roll(4) as usize].clone()
-        }
+        Shape::IntOrString => [json!(0), json!(8080), json!("25%"), json!("http")][dice.roll(4) as usize].clone(),
         Shape::Raw => {
             json!({"apiVersion": "example.com/v1", "kind": "Some", "n": [1, {"deep": null}]})
         }
@@ -58,12 +50,7 @@ fn fill(ty: &'static Type, dice: &mut Dice, depth: usize) -> Value {
     }
 }
 
-fn fill_fields(
-    fields: &'static [Field],
-    dice: &mut Dice,
-    depth: usize,
-    object: &mut Map<String, Value>,
-) {
+fn fill_fields(fields: &'static [Field], dice: &mut Dice, depth: usize, object: &mut Map<String, Value>) {
     for field in fields {
         if field.inline {
             if let Some(inner) = field.ty.as_struct() {
@@ -89,21 +76,17 @@ fn without_empty_lists(value: &mut Value, ty: &'static Type) {
                 };
                 without_empty_lists(value, field.ty);
                 let empty = value.as_array().is_some_and(Vec::is_empty)
-                    || matches!(field.ty.shape(), Shape::Map(_))
-                        && value.as_object().is_some_and(Map::is_empty);
+                    || matches!(field.ty.shape(), Shape::Map(_)) && value.as_object().is_some_and(Map::is_empty);
                 if empty && matches!(field.ty.shape(), Shape::List(_) | Shape::Map(_)) {
                     object.remove(&name);
                 }
             }
         }
         (Value::Object(object), Shape::Map(element)) => {
-            object
-                .values_mut()
-                .for_each(|value| without_empty_lists(value, element));
+            object.values_mut().for_each(|value| without_empty_lists(value, element));
         }
         (Value::Array(list), Shape::List(element)) => {
-            list.iter_mut()
-                .for_each(|value| without_empty_lists(value, element));
+            list.iter_mut().for_each(|value| without_empty_lists(value, element));
         }
         _ => {}
     }
@@ -114,9 +97,7 @@ fn every_kind_survives_protobuf() {
     let mut kinds = 0;
     for name in type_names() {
         let ty = type_named(name).expect("named in the table");
-        let in_protobuf = ty
-            .as_struct()
-            .is_some_and(|s| s.root && s.fields.iter().any(|field| field.number != 0));
+        let in_protobuf = ty.as_struct().is_some_and(|s| s.root && s.fields.iter().any(|field| field.number != 0));
         if !in_protobuf || name == "meta.v1.Table" {
             continue;
         }
@@ -130,17 +111,11 @@ fn every_kind_survives_protobuf() {
                 .unwrap_or_else(|error| panic!("{name} seed {seed}: {error}"));
             assert_eq!(decoded.problems, Vec::<String>::new(), "{name} seed {seed}");
             assert_eq!(decoded.value, object, "{name} seed {seed}: JSON");
-            let message = protobuf::encode(ty, &object)
-                .unwrap_or_else(|error| panic!("{name} seed {seed}: {error}"));
-            let mut back = protobuf::decode(ty, &message)
-                .unwrap_or_else(|error| panic!("{name} seed {seed}: {error}"));
+            let message = protobuf::encode(ty, &object).unwrap_or_else(|error| panic!("{name} seed {seed}: {error}"));
+            let mut back = protobuf::decode(ty, &message).unwrap_or_else(|error| panic!("{name} seed {seed}: {error}"));
             without_empty_lists(&mut back, ty);
             assert_eq!(back, object, "{name} seed {seed}: protobuf");
-            assert_eq!(
-                conform(ty, back).map(|d| d.problems),
-                Ok(Vec::new()),
-                "{name} seed {seed}"
-            );
+            assert_eq!(conform(ty, back).map(|d| d.problems), Ok(Vec::new()), "{name} seed {seed}");
         }
     }
     assert!(kinds > 120, "only {kinds} kinds");
@@ -167,10 +142,8 @@ fn messages_have_upstreams_bytes() {
     let ty = type_named("core.v1.ConfigMap").expect("in the table");
     let object = json!({"metadata": {"name": "a"}, "data": {"k": "v"}});
     let message = protobuf::encode(ty, &object).expect("encodes");
-    let metadata = [
-        0x0a, 0x01, b'a', 0x12, 0x00, 0x1a, 0x00, 0x22, 0x00, 0x2a, 0x00, 0x32, 0x00, 0x38, 0x00,
-        0x42, 0x00,
-    ];
+    let metadata =
+        [0x0a, 0x01, b'a', 0x12, 0x00, 0x1a, 0x00, 0x22, 0x00, 0x2a, 0x00, 0x32, 0x00, 0x38, 0x00, 0x42, 0x00];
     let mut expected = vec![0x0a, metadata.len() as u8];
     expected.extend(metadata);
     expected.extend([0x12, 0x06, 0x0a, 0x01, b'k', 0x12, 0x01, b'v']);
@@ -178,18 +151,14 @@ fn messages_have_upstreams_bytes() {
     let enveloped = protobuf::wrap_envelope("v1", "ConfigMap", &message);
     assert_eq!(&enveloped[..4], b"k8s\0");
     let envelope = protobuf::unwrap_envelope(&enveloped).expect("is an envelope");
-    assert_eq!(
-        (envelope.api_version.as_str(), envelope.kind.as_str()),
-        ("v1", "ConfigMap")
-    );
+    assert_eq!((envelope.api_version.as_str(), envelope.kind.as_str()), ("v1", "ConfigMap"));
     assert_eq!(envelope.raw, message);
 }
 
 #[test]
 fn damaged_messages_are_refused_and_never_crash() {
     let ty = type_named("core.v1.Pod").expect("in the table");
-    let pod =
-        json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let message = protobuf::encode(ty, &pod).expect("encodes");
     let mut refused = 0;
     for cut in 0..message.len() {
