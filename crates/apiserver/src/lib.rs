@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::context::{Context, read_body};
-use crate::request::{Query, ResourceRequest, Target};
+use crate::request::{ResourceRequest, Target};
 use crate::served::Served;
 
 pub use crate::health::KUBERNETES;

@@ -54,60 +54,43 @@ fn documents() -> &'static Documents {
 /// The operations of a resource and its object-like subresources.
 fn operations(served: &Served) -> Vec<Op<'static>> {
     let row = served.row;
-    let base = if row.group.is_empty() {
+    let group_path = if row.group.is_empty() {
         format!("/api/{}", row.version)
     } else {
         format!("/apis/{}/{}", row.group, row.version)
     };
-    let collection = if served.namespaced() {
-        format!("{base}/namespaces/{{namespace}}/{}", row.plural)
-    } else {
-        format!("{base}/{}", row.plural)
-    };
+    let place = if served.namespaced() { "/namespaces/{namespace}" } else { "" };
+    let collection = format!("{group_path}{place}/{}", row.plural);
+    let own = row.type_name;
+    let list = schema::type_named(&format!("{own}List")).map_or(own, |t| t.name);
     let mut ops = Vec::new();
-    let mut op = |path: String,
-                  verb: &'static str,
-                  kind: (&'static str, &'static str, &'static str),
-                  body: Option<String>,
-                  response: String,
-                  subresource: Option<&'static str>| {
+    let mut op = |path: String, verb, kind, body, response, subresource| {
         ops.push(Op { path, verb, kind, body, response, namespaced: served.namespaced(), subresource });
     };
     let kind = (row.group, row.version, row.kind);
-    let own = || row.type_name.to_owned();
-    for verb in row.verbs {
-        let (path, body, response) = match *verb {
-            "list" | "watch" => (collection.clone(), None, format!("{}List", row.type_name)),
-            "deletecollection" => (collection.clone(), None, "meta.v1.Status".to_owned()),
-            "create" => (collection.clone(), Some(own()), own()),
-            "update" => (format!("{collection}/{{name}}"), Some(own()), own()),
-            "patch" => (format!("{collection}/{{name}}"), Some("meta.v1.Patch".to_owned()), own()),
-            "delete" => (
-                format!("{collection}/{{name}}"),
-                Some("meta.v1.DeleteOptions".to_owned()),
-                "meta.v1.Status".to_owned(),
-            ),
-            _ => (format!("{collection}/{{name}}"), None, own()),
-        };
-        // A watch is a list with a parameter, and has no operation of its own here.
-        if *verb != "watch" {
-            op(path, verb, kind, body, response, None);
+    let object = format!("{collection}/{{name}}");
+    for verb in row.verbs.iter().copied() {
+        match verb {
+            // A watch is a list with a parameter, and has no operation of its own here.
+            "watch" => {}
+            "list" => op(collection.clone(), verb, kind, None, list, None),
+            "deletecollection" => op(collection.clone(), verb, kind, None, "meta.v1.Status", None),
+            "create" => op(collection.clone(), verb, kind, Some(own), own, None),
+            "update" | "patch" => op(object.clone(), verb, kind, Some(own), own, None),
+            "delete" => op(object.clone(), verb, kind, Some("meta.v1.DeleteOptions"), "meta.v1.Status", None),
+            _ => op(object.clone(), verb, kind, None, own, None),
         }
     }
     for sub in row.subresources.iter().filter(|s| matches!(s.name, "status" | "scale")) {
-        let type_name = if sub.name == "scale" { "autoscaling.v1.Scale".to_owned() } else { own() };
-        for verb in sub.verbs {
-            let body = match *verb {
-                "update" => Some(type_name.clone()),
-                "patch" => Some("meta.v1.Patch".to_owned()),
-                _ => None,
-            };
+        let type_name = if sub.name == "scale" { "autoscaling.v1.Scale" } else { own };
+        for verb in sub.verbs.iter().copied() {
+            let body = matches!(verb, "update" | "patch").then_some(type_name);
             op(
-                format!("{collection}/{{name}}/{}", sub.name),
+                format!("{object}/{}", sub.name),
                 verb,
                 (sub.group, sub.version, sub.kind),
                 body,
-                type_name.clone(),
+                type_name,
                 Some(sub.name),
             );
         }

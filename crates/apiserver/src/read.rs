@@ -128,7 +128,7 @@ impl ApiServer {
             View::Table(_) => format == Format::Json,
             View::Discovery => false,
         })?;
-        if (format, view) == (Format::Json, View::Object) && selection.is_everything() && !served.row.converts {
+        if (format, view) == (Format::Json, View::Object) && selection.is_everything() && !served.converts() {
             let page = self.page(cx, request, served, |_| Ok(true))?;
             return Ok(spliced(served, &page));
         }

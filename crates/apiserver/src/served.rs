@@ -1,7 +1,7 @@
 //! What the server serves: rows of `kinds::RESOURCES`, with what is derived from them.
 
 use kinds::{Resource, Scope, Subresource};
-use object_model::{ApiError, api_version, group_resource};
+use object_model::{ApiError, api_version};
 use schema::Type;
 
 /// One served resource.
@@ -43,9 +43,12 @@ impl Served {
         api_version(self.row.group, self.row.version)
     }
 
-    /// The resource as messages name it.
-    pub fn qualified(&self) -> String {
-        group_resource(self.row.group, self.row.plural)
+    /// Whether this kind is a view of a collection that is stored in the form of another kind.
+    pub fn converts(&self) -> bool {
+        kinds::RESOURCES
+            .iter()
+            .find(|r| r.storage == self.row.storage)
+            .is_some_and(|first| !std::ptr::eq(*first, self.row))
     }
 
     /// Whether its objects live in namespaces.

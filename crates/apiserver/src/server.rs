@@ -1,11 +1,13 @@
 //! The listener: TLS with optional client certificates, HTTP/1.1 and HTTP/2.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use auth::User;
-use client::{Body, BoxError};
+use client::{Body, BodyError};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
@@ -23,6 +25,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(2);
 /// One Go process puts all its watches on one connection; the protocol's usual 100 or 200 starve it.
 const STREAMS_PER_CONNECTION: u32 = 1000;
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 impl ApiServer {
     /// Answers connections until `cancel`, then lets requests in flight finish for a moment.
@@ -77,7 +81,9 @@ impl ApiServer {
         let shutdown = self.shutdown.clone();
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {
             let (server, user) = (self.clone(), user.clone());
-            async move { Ok::<Response<Body>, BoxError>(server.handle_outside(request, user).await) }
+            // Boxed, so that the connection's type does not carry the handlers' in its own.
+            let answer: Answer = Box::pin(async move { Ok(server.handle_outside(request, user).await) });
+            answer
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new());
@@ -101,7 +107,7 @@ impl ApiServer {
     }
 
     async fn handle_outside(&self, request: Request<hyper::body::Incoming>, user: Option<User>) -> Response<Body> {
-        let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
+        let mut request = request.map(|body| body.map_err(BodyError::new).boxed_unsync());
         // Only the handshake says who it is; nothing a client sends can.
         request.extensions_mut().remove::<User>();
         match (user, request.headers().contains_key(http::header::AUTHORIZATION)) {

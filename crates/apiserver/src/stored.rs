@@ -70,10 +70,9 @@ fn write_body(out: &mut Vec<u8>, head: &[u8], entry: &Entry, revision: u64) {
 pub fn decode_at(served: &Served, entry: &Entry, revision: u64) -> Result<Value, ApiError> {
     let mut text = Vec::with_capacity(entry.value.len() + 128);
     write_object(&mut text, served, entry, revision);
-    let mut object: Value = serde_json::from_slice(&text)
+    let object: Value = serde_json::from_slice(&text)
         .map_err(|e| ApiError::internal(format!("read {} from the store: {e}", entry.key)))?;
-    served.row.hooks.on_read(&mut object);
-    Ok(object)
+    Ok(if served.converts() { served.row.hooks.served(object) } else { object })
 }
 
 /// A stored object as a value.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use client::{Body, BoxError};
+use client::{Body, BodyError, BoxError};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
@@ -130,7 +130,7 @@ impl ApiServer {
             });
         }
         let (parts, body) = response.into_parts();
-        Ok(Response::from_parts(parts, body.map_err(BoxError::from).boxed_unsync()))
+        Ok(Response::from_parts(parts, body.map_err(BodyError::new).boxed_unsync()))
     }
 }
 

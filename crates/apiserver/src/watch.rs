@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::{Body, BoxError};
+use client::{Body, BodyError};
 use futures::stream;
 use http::{Response, StatusCode};
 use http_body::Frame;
@@ -136,7 +136,7 @@ impl ApiServer {
         }
         let frames = stream::unfold(watching, |mut watching| async move {
             let bytes = watching.next().await?;
-            Some((Ok::<_, BoxError>(Frame::data(bytes)), watching))
+            Some((Ok::<_, BodyError>(Frame::data(bytes)), watching))
         });
         let mut response = respond::typed(StatusCode::OK, content_type(format), Bytes::new());
         *response.body_mut() = StreamBody::new(frames).boxed_unsync();
@@ -209,7 +209,7 @@ impl Watching {
         self.revision = event.revision;
         if self.selection.is_everything()
             && (self.format, self.view) == (Format::Json, View::Object)
-            && !self.served.row.converts
+            && !self.served.converts()
         {
             let (kind, entry) = match (&event.previous, &event.current) {
                 (None, Some(entry)) => ("ADDED", entry),

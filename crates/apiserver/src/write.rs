@@ -202,8 +202,7 @@ impl ApiServer {
                 let scale = kinds::scale::of(served.row, current).ok_or_else(ApiError::method_not_allowed)?;
                 let wanted = change(&scale)?;
                 let mut object = current.clone();
-                kinds::scale::set(&mut object, &wanted)
-                    .map_err(|errors| ApiError::invalid("autoscaling", "Scale", &request.name, &errors))?;
+                kinds::scale::set(served.row, &mut object, &wanted)?;
                 meta::set(&mut object, "resourceVersion", meta::resource_version(&wanted));
                 Ok(object)
             })
@@ -345,15 +344,16 @@ impl ApiServer {
         expect: Expect,
         object: &Value,
     ) -> Result<std::sync::Arc<Entry>, StoreError> {
-        let value = if served.row.converts {
-            let mut object = object.clone();
-            served.row.hooks.on_write(&mut object);
-            stored::encode(&object)
+        let value = if served.converts() {
+            stored::encode(&served.row.hooks.stored(object.clone()))
         } else {
             stored::encode(object)
         };
-        let durability =
-            if served.row.heartbeat && expect != Expect::Absent { Durability::Relaxed } else { Durability::Synced };
+        let durability = if served.row.hooks.is_heartbeat() && expect != Expect::Absent {
+            Durability::Relaxed
+        } else {
+            Durability::Synced
+        };
         self.store.write(Write { key: served.key(namespace, name), expect, op: Op::Put(value), durability }).await
     }
 
@@ -405,13 +405,11 @@ impl ApiServer {
                 )));
             }
             pod["spec"]["nodeName"] = node.clone().into();
-            set_condition(
-                &mut pod,
-                json!({
-                    "type": "PodScheduled", "status": "True", "lastProbeTime": null, "observedGeneration": meta::generation(&pod),
-                    "lastTransitionTime": time::seconds(clock::now()),
-                }),
-            );
+            let scheduled = json!({
+                "type": "PodScheduled", "status": "True", "lastProbeTime": null,
+                "observedGeneration": meta::generation(&pod), "lastTransitionTime": time::seconds(clock::now()),
+            });
+            set_condition(&mut pod, scheduled);
             if !cx.dry_run()? {
                 match self
                     .put(served, &request.namespace, &request.name, Expect::Revision(entry.mod_revision), &pod)

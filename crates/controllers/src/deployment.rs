@@ -417,8 +417,8 @@ mod tests {
             &deployment(3, "a"),
             &[],
             &expect![[r#"
-            create replicasets echo-dcjcdbcdjg replicas=3
-        "#]],
+                create replicasets echo-7b85b85774 replicas=3
+            "#]],
         );
     }
 
@@ -430,9 +430,9 @@ mod tests {
             &d,
             &[set("one", "a", 3, 3, 1, 3, 4)],
             &expect![[r#"
-            update replicasets one  replicas=4
-            event ScalingReplicaSet Scaled up replica set one from 3 to 4
-        "#]],
+                patch replicasets one  {"metadata":{"annotations":{"deployment.kubernetes.io/desired-replicas":"4","deployment.kubernetes.io/max-replicas":"5"}},"spec":{"replicas":4}}
+                event ScalingReplicaSet Scaled up replica set one from 3 to 4
+            "#]],
         );
     }
 
@@ -445,18 +445,18 @@ mod tests {
             &d,
             &sets,
             &expect![[r#"
-            update replicasets two  replicas=1
-            event ScalingReplicaSet Scaled up replica set two from 0 to 1
-        "#]],
+                patch replicasets two  {"metadata":{"annotations":{"deployment.kubernetes.io/desired-replicas":"4","deployment.kubernetes.io/max-replicas":"5"}},"spec":{"replicas":1}}
+                event ScalingReplicaSet Scaled up replica set two from 0 to 1
+            "#]],
         );
         let sets = [set("one", "a", 4, 4, 1, 4, 5), set("two", "b", 1, 0, 2, 4, 5)];
         check(
             &d,
             &sets,
             &expect![[r#"
-            update replicasets one  replicas=3
-            event ScalingReplicaSet Scaled down replica set one from 4 to 3
-        "#]],
+                patch replicasets one  {"metadata":{"annotations":{"deployment.kubernetes.io/desired-replicas":"4","deployment.kubernetes.io/max-replicas":"5"}},"spec":{"replicas":3}}
+                event ScalingReplicaSet Scaled down replica set one from 4 to 3
+            "#]],
         );
         let sets = [set("one", "a", 3, 3, 1, 4, 5), set("two", "b", 2, 0, 2, 4, 5)];
         check(&d, &sets, &expect![""]);
@@ -470,11 +470,11 @@ mod tests {
             &d,
             &[set("one", "a", 0, 0, 1, 1, 2), set("two", "b", 1, 1, 2, 1, 2)],
             &expect![[r#"
-            patch replicasets one  {"metadata":{"annotations":{"deployment.kubernetes.io/desired-replicas":"1","deployment.kubernetes.io/max-replicas":"2","deployment.kubernetes.io/revision":"3","deployment.kubernetes.io/revision-history":"1"}}}
-            patch deployments echo  {"metadata":{"annotations":{"deployment.kubernetes.io/revision":"3"}}}
-            update replicasets one  replicas=1
-            event ScalingReplicaSet Scaled up replica set one from 0 to 1
-        "#]],
+                patch replicasets one  {"metadata":{"annotations":{"deployment.kubernetes.io/desired-replicas":"1","deployment.kubernetes.io/max-replicas":"2","deployment.kubernetes.io/revision":"3","deployment.kubernetes.io/revision-history":"1"}}}
+                patch deployments echo  {"metadata":{"annotations":{"deployment.kubernetes.io/revision":"3"}}}
+                patch replicasets one  {"metadata":{"annotations":{"deployment.kubernetes.io/desired-replicas":"1","deployment.kubernetes.io/max-replicas":"2"}},"spec":{"replicas":1}}
+                event ScalingReplicaSet Scaled up replica set one from 0 to 1
+            "#]],
         );
     }
 

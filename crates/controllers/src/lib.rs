@@ -81,7 +81,8 @@ pub enum Writes {
     },
 }
 
-/// One thing a controller wants done.
+/// One thing a controller wants done. `resource`, `namespace` and `name` say to what; `event` is recorded when it is done.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Create an object. The event is recorded with the new name at its end.

@@ -267,6 +267,19 @@ pub trait Kind: Sync {
         0
     }
 
+    /// What the request to delete an object changes in it, if it stays for a while.
+    fn begin_deletion(&self, _object: &mut Value) {}
+
+    /// Whether changes are heartbeats, which need not reach the disk one by one.
+    fn is_heartbeat(&self) -> bool {
+        false
+    }
+
+    /// Seconds after which an object that nobody touches is removed.
+    fn time_to_live(&self) -> Option<u32> {
+        None
+    }
+
     /// The object in the form in which its collection is stored: several kinds may be views of one collection.
     fn stored(&self, object: Value) -> Value {
         object

@@ -33,6 +33,10 @@ pub(crate) static RESOURCE: Resource = Resource {
 struct Lease;
 
 impl Kind for Lease {
+    fn is_heartbeat(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let path = FieldPath::new("spec");

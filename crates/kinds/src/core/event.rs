@@ -61,6 +61,11 @@ pub(crate) const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for Event {
+    /// Upstream's default of `--event-ttl`.
+    fn time_to_live(&self) -> Option<u32> {
+        Some(3600)
+    }
+
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let involved = walk::text(object, "involvedObject.namespace").unwrap_or_default();
         let own = object_model::meta::namespace(object);

@@ -37,6 +37,10 @@ struct Namespace;
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 impl Kind for Namespace {
+    fn begin_deletion(&self, object: &mut Value) {
+        object["status"]["phase"] = "Terminating".into();
+    }
+
     fn default(&self, object: &mut Value) {
         let name = object_model::meta::name(object).to_owned();
         if !name.is_empty() {
