@@ -164,7 +164,10 @@ fn a_deployment() {
 
 #[test]
 fn a_namespace() {
-    check(("", "namespaces"), "metadata: {name: a}\n", expect![[r#"
+    check(
+        ("", "namespaces"),
+        "metadata: {name: a}\n",
+        expect![[r#"
         {
           "metadata": {
             "labels": {
@@ -180,12 +183,16 @@ fn a_namespace() {
           "status": {
             "phase": "Active"
           }
-        }"#]]);
+        }"#]],
+    );
 }
 
 #[test]
 fn a_secret() {
-    check(("", "secrets"), "metadata: {name: a}\ndata: {a: eA==, b: eQ==}\nstringData: {b: hello}\n", expect![[r#"
+    check(
+        ("", "secrets"),
+        "metadata: {name: a}\ndata: {a: eA==, b: eQ==}\nstringData: {b: hello}\n",
+        expect![[r#"
         {
           "data": {
             "a": "eA==",
@@ -195,5 +202,6 @@ fn a_secret() {
             "name": "a"
           },
           "type": "Opaque"
-        }"#]]);
+        }"#]],
+    );
 }

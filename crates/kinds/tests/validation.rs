@@ -43,24 +43,40 @@ fn names() {
             metadata.finalizers: Invalid value: "mine": name is neither a standard finalizer name nor is it fully qualified
         "#]],
     );
-    check("", "configmaps", "metadata: {namespace: default, generateName: web-}", expect![[r#"
+    check(
+        "",
+        "configmaps",
+        "metadata: {namespace: default, generateName: web-}",
+        expect![[r#"
         metadata.name: Required value: name or generateName is required
-    "#]]);
-    check("", "namespaces", "metadata: {name: a.b}", expect![[r#"
+    "#]],
+    );
+    check(
+        "",
+        "namespaces",
+        "metadata: {name: a.b}",
+        expect![[r#"
         metadata.name: Invalid value: "a.b": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn containers() {
-    pod("", expect![[r#"
+    pod(
+        "",
+        expect![[r#"
         spec.containers: Required value
-    "#]]);
-    pod("containers: [{name: A, image: i}, {name: b}, {name: b, image: i}]", expect![[r#"
+    "#]],
+    );
+    pod(
+        "containers: [{name: A, image: i}, {name: b}, {name: b, image: i}]",
+        expect![[r#"
         spec.containers[0].name: Invalid value: "A": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
         spec.containers[1].image: Required value
         spec.containers[2].name: Duplicate value: "b"
-    "#]]);
+    "#]],
+    );
     pod(
         "containers: [{name: a, image: i, ports: [{containerPort: 70000, name: UP}, {}], imagePullPolicy: Sometimes}]",
         expect![[r#"
@@ -193,9 +209,14 @@ fn other_kinds() {
             spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0
         "#]],
     );
-    check("", "events", "metadata: {name: a, namespace: ns}\ninvolvedObject: {namespace: other}", expect![[r#"
+    check(
+        "",
+        "events",
+        "metadata: {name: a, namespace: ns}\ninvolvedObject: {namespace: other}",
+        expect![[r#"
         involvedObject.namespace: Invalid value: "other": does not match event.namespace
-    "#]]);
+    "#]],
+    );
     check(
         "events.k8s.io",
         "events",
@@ -208,10 +229,15 @@ fn other_kinds() {
             type: Invalid value: "": has invalid value: 
         "#]],
     );
-    check("", "nodes", "metadata: {name: a}\nspec: {taints: [{key: a, effect: Never}, {key: b}]}", expect![[r#"
+    check(
+        "",
+        "nodes",
+        "metadata: {name: a}\nspec: {taints: [{key: a, effect: Never}, {key: b}]}",
+        expect![[r#"
         spec.taints[0].effect: Unsupported value: "Never": supported values: "NoSchedule", "PreferNoSchedule", "NoExecute"
         spec.taints[1].effect: Required value
-    "#]]);
+    "#]],
+    );
 }
 
 fn change(group: &str, plural: &str, old: &str, change: impl Fn(&mut Value), expected: Expect) {
@@ -224,20 +250,45 @@ fn change(group: &str, plural: &str, old: &str, change: impl Fn(&mut Value), exp
 
 #[test]
 fn changes() {
-    let pod = "metadata: {name: a, namespace: default, uid: u}\nspec: {nodeName: one, containers: [{name: a, image: i}]}";
+    let pod =
+        "metadata: {name: a, namespace: default, uid: u}\nspec: {nodeName: one, containers: [{name: a, image: i}]}";
     change("", "pods", pod, |pod| pod["spec"]["containers"][0]["image"] = "j".into(), expect![[""]]);
-    change("", "pods", pod, |pod| pod["spec"]["nodeName"] = "other".into(), expect![[r#"
+    change(
+        "",
+        "pods",
+        pod,
+        |pod| pod["spec"]["nodeName"] = "other".into(),
+        expect![[r#"
         spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)
-    "#]]);
-    change("", "pods", pod, |pod| pod["spec"]["tolerations"] = json!([]), expect![[r#"
+    "#]],
+    );
+    change(
+        "",
+        "pods",
+        pod,
+        |pod| pod["spec"]["tolerations"] = json!([]),
+        expect![[r#"
         spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds
-    "#]]);
-    change("", "pods", pod, |pod| pod["spec"]["containers"] = json!([]), expect![[r#"
+    "#]],
+    );
+    change(
+        "",
+        "pods",
+        pod,
+        |pod| pod["spec"]["containers"] = json!([]),
+        expect![[r#"
         spec.containers: Forbidden: pod updates may not add or remove containers
-    "#]]);
-    change("", "pods", pod, |pod| pod["metadata"]["name"] = "b".into(), expect![[r#"
+    "#]],
+    );
+    change(
+        "",
+        "pods",
+        pod,
+        |pod| pod["metadata"]["name"] = "b".into(),
+        expect![[r#"
         metadata.name: Invalid value: "b": field is immutable
-    "#]]);
+    "#]],
+    );
     let deployment = "metadata: {name: a}\nspec: {selector: {matchLabels: {a: b}}}";
     change(
         "apps",
@@ -249,14 +300,32 @@ fn changes() {
         "#]],
     );
     let secret = "metadata: {name: a}\nimmutable: true\ndata: {a: eA==}";
-    change("", "secrets", secret, |s| s["data"] = json!({}), expect![[r#"
+    change(
+        "",
+        "secrets",
+        secret,
+        |s| s["data"] = json!({}),
+        expect![[r#"
         data: Forbidden: field is immutable when `immutable` is set
-    "#]]);
-    change("", "secrets", secret, |s| s["type"] = "other".into(), expect![[r#"
+    "#]],
+    );
+    change(
+        "",
+        "secrets",
+        secret,
+        |s| s["type"] = "other".into(),
+        expect![[r#"
         type: Invalid value: "other": field is immutable
-    "#]]);
+    "#]],
+    );
     let deleted = "metadata: {name: a, deletionTimestamp: \"2024-05-01T10:00:00Z\", finalizers: [a.b/c]}";
-    change("", "configmaps", deleted, |c| c["metadata"]["finalizers"] = json!(["a.b/c", "d.e/f"]), expect![[r#"
+    change(
+        "",
+        "configmaps",
+        deleted,
+        |c| c["metadata"]["finalizers"] = json!(["a.b/c", "d.e/f"]),
+        expect![[r#"
         metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers ["d.e/f"]
-    "#]]);
+    "#]],
+    );
 }
