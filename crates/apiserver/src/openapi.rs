@@ -1,0 +1,160 @@
+//! OpenAPI v2 and v3, made from the table of kinds when first asked for.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use client::Body;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use object_model::{ApiError, Reason};
+use schema::openapi::Op;
+use serde_json::{Value, json};
+
+use crate::discovery::{hash, tagged};
+use crate::request::Query;
+use crate::respond;
+use crate::served::Served;
+
+struct Documents {
+    index: Value,
+    /// By the path below `/openapi/v3/`: text and hash.
+    v3: BTreeMap<String, (String, String)>,
+    v2: Value,
+}
+
+fn documents() -> &'static Documents {
+    static DOCUMENTS: OnceLock<Documents> = OnceLock::new();
+    DOCUMENTS.get_or_init(|| {
+        let mut by_version: BTreeMap<String, ((&str, &str), Vec<Op<'static>>)> = BTreeMap::new();
+        for served in Served::all() {
+            let row = served.row;
+            let path = if row.group.is_empty() {
+                format!("api/{}", row.version)
+            } else {
+                format!("apis/{}/{}", row.group, row.version)
+            };
+            by_version
+                .entry(path)
+                .or_insert_with(|| ((row.group, row.version), Vec::new()))
+                .1
+                .extend(operations(&served));
+        }
+        let mut v3 = BTreeMap::new();
+        let mut paths = serde_json::Map::new();
+        for (path, (group_version, ops)) in &by_version {
+            let text = schema::openapi::v3(*group_version, ops).to_string();
+            let hash = hash(text.as_bytes());
+            paths.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));
+            v3.insert(path.clone(), (text, hash));
+        }
+        let all: Vec<Op<'static>> = by_version.into_values().flat_map(|(_, ops)| ops).collect();
+        Documents { index: json!({"paths": paths}), v3, v2: schema::openapi::v2(&all) }
+    })
+}
+
+/// The operations of a resource and its object-like subresources.
+fn operations(served: &Served) -> Vec<Op<'static>> {
+    let row = served.row;
+    let base = if row.group.is_empty() {
+        format!("/api/{}", row.version)
+    } else {
+        format!("/apis/{}/{}", row.group, row.version)
+    };
+    let collection = if served.namespaced() {
+        format!("{base}/namespaces/{{namespace}}/{}", row.plural)
+    } else {
+        format!("{base}/{}", row.plural)
+    };
+    let mut ops = Vec::new();
+    let mut op = |path: String,
+                  verb: &'static str,
+                  kind: (&'static str, &'static str, &'static str),
+                  body: Option<String>,
+                  response: String,
+                  subresource: Option<&'static str>| {
+        ops.push(Op { path, verb, kind, body, response, namespaced: served.namespaced(), subresource });
+    };
+    let kind = (row.group, row.version, row.kind);
+    let own = || row.type_name.to_owned();
+    for verb in row.verbs {
+        let (path, body, response) = match *verb {
+            "list" | "watch" => (collection.clone(), None, format!("{}List", row.type_name)),
+            "deletecollection" => (collection.clone(), None, "meta.v1.Status".to_owned()),
+            "create" => (collection.clone(), Some(own()), own()),
+            "update" => (format!("{collection}/{{name}}"), Some(own()), own()),
+            "patch" => (format!("{collection}/{{name}}"), Some("meta.v1.Patch".to_owned()), own()),
+            "delete" => (
+                format!("{collection}/{{name}}"),
+                Some("meta.v1.DeleteOptions".to_owned()),
+                "meta.v1.Status".to_owned(),
+            ),
+            _ => (format!("{collection}/{{name}}"), None, own()),
+        };
+        // A watch is a list with a parameter, and has no operation of its own here.
+        if *verb != "watch" {
+            op(path, verb, kind, body, response, None);
+        }
+    }
+    for sub in row.subresources.iter().filter(|s| matches!(s.name, "status" | "scale")) {
+        let type_name = if sub.name == "scale" { "autoscaling.v1.Scale".to_owned() } else { own() };
+        for verb in sub.verbs {
+            let body = match *verb {
+                "update" => Some(type_name.clone()),
+                "patch" => Some("meta.v1.Patch".to_owned()),
+                _ => None,
+            };
+            op(
+                format!("{collection}/{{name}}/{}", sub.name),
+                verb,
+                (sub.group, sub.version, sub.kind),
+                body,
+                type_name.clone(),
+                Some(sub.name),
+            );
+        }
+    }
+    ops
+}
+
+/// Answers a path below `/openapi`, or `None` when it is none.
+pub fn answer(path: &str, query: &Query, headers: &HeaderMap) -> Option<Result<Response<Body>, ApiError>> {
+    let rest = path.strip_prefix("/openapi/")?.trim_end_matches('/');
+    let accepts_json = headers
+        .get(header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .is_none_or(|a| a.is_empty() || a.contains("json") || a.contains("*/*"));
+    if !accepts_json {
+        return Some(Err(ApiError::new(
+            Reason::NotAcceptable,
+            "only the following media types are accepted: application/json",
+        )));
+    }
+    Some(match rest {
+        "v2" => Ok(tagged(headers, "application/json", &documents().v2)),
+        "v3" => Ok(tagged(headers, "application/json", &documents().index)),
+        _ => match rest.strip_prefix("v3/").and_then(|p| documents().v3.get_key_value(p)) {
+            Some((path, (text, hash))) => Ok(version_document(path, text, hash, query.get("hash"))),
+            None => Err(ApiError::new(Reason::NotFound, "the server could not find the requested resource")),
+        },
+    })
+}
+
+fn version_document(path: &str, text: &'static str, hash: &str, asked: &str) -> Response<Body> {
+    if !asked.is_empty() && asked != hash {
+        let mut response = Response::new(client::empty());
+        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+        if let Ok(location) = HeaderValue::from_str(&format!("/openapi/v3/{path}?hash={hash}")) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        return response;
+    }
+    let mut response = respond::typed(StatusCode::OK, "application/json", text);
+    let headers = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{hash}\"")) {
+        headers.insert(header::ETAG, tag);
+    }
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    if !asked.is_empty() {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    }
+    response
+}
