@@ -205,6 +205,10 @@ pub fn resource_of_kind(api_version: &str, kind: &str) -> Option<&'static Resour
 pub struct Now(pub jiff::Timestamp);
 
 /// What is special about a kind. Every hook does nothing, or the common thing, by default.
+///
+/// The order of a write: [`Resource::default`] → admission → `prepare_…` → [`Resource::validate`] and, for a change,
+/// [`meta::carry_over`] before and [`Resource::validate_update`] after it. Placing a pod on a node (`binding`) is the one
+/// change of a spec that does not go through `validate_update`: a pod's `nodeName` cannot be changed otherwise.
 pub trait Kind: Sync {
     /// Sets defaults beyond those of the schema table. Must be idempotent.
     fn default(&self, _object: &mut Value) {}

@@ -63,6 +63,18 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// Takes from the old object what a client need not repeat when it writes, and may not change: call it before
+/// [`validate_update`]. A PUT that leaves `deletionTimestamp` out does not revive the object.
+pub fn carry_over(new: &mut Value, old: &Value) {
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        if let Some(value) = old["metadata"].get(field)
+            && new["metadata"].get(field).is_none_or(Value::is_null)
+        {
+            object_model::meta::set(new, field, value.clone());
+        }
+    }
+}
+
 /// Everything wrong with a change of metadata.
 pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();

@@ -169,14 +169,29 @@ fn a_main_write_keeps_the_status_and_a_status_write_all_else() {
 }
 
 #[test]
+fn a_write_that_forgets_the_deletion_does_not_undo_it() {
+    let old = json!({"metadata": {"name": "a", "uid": "u", "deletionTimestamp": "2024-05-01T10:00:00Z"}});
+    let mut new = json!({"metadata": {"name": "a"}});
+    assert_eq!(kinds::meta::validate_update(&new, &old).len(), 2);
+    kinds::meta::carry_over(&mut new, &old);
+    assert_eq!(new, old);
+    assert_eq!(kinds::meta::validate_update(&new, &old), vec![]);
+    new["metadata"]["uid"] = "v".into();
+    assert_eq!(kinds::meta::validate_update(&new, &old).len(), 1);
+}
+
+#[test]
 fn views_of_one_collection_lose_nothing() {
     for row in RESOURCES {
         let object = created(row);
         assert_eq!(row.hooks.served(row.hooks.stored(object.clone())), object, "{}", row.kind);
-        let stored = row.hooks.stored(object);
+        let mut stored = row.hooks.stored(object);
         let owner = RESOURCES.iter().find(|other| other.storage == row.storage).expect("a row owns it");
         let conformed = schema::conform(owner.ty(), stored.clone()).expect("fits the stored type");
-        assert_eq!((conformed.value, conformed.problems), (stored, vec![]), "{}", row.kind);
+        assert_eq!((conformed.value, conformed.problems), (stored.clone(), vec![]), "{}", row.kind);
+        let as_is = stored.clone();
+        schema::normalise(owner.ty(), &mut stored);
+        assert_eq!(stored, as_is, "{}: what is stored can be served as it is", row.kind);
     }
 }
 

@@ -11,6 +11,9 @@ const MAX_OPERATIONS: usize = 10_000;
 /// Bytes that all `copy` operations of one patch may add together, as upstream.
 const MAX_COPIED: usize = 3 * 1024 * 1024;
 
+/// Levels of nesting a patch may build, so that no walk over the result runs out of stack.
+const MAX_DEPTH: usize = 128;
+
 /// Merges a partial object (RFC 7386): null removes, objects are merged, all else replaces.
 pub fn merge_patch(current: &Value, patch: &Value) -> Value {
     let mut result = current.clone();
@@ -30,8 +33,20 @@ pub fn json_patch(current: &Value, patch: &Value) -> Result<Value, PatchError> {
     let mut result = current.clone();
     let mut copied = 0;
     for operation in &operations {
-        if let PatchOperation::Copy(copy) = operation {
-            copied += result.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len());
+        let value = match operation {
+            PatchOperation::Add(op) => Some(&op.value),
+            PatchOperation::Replace(op) => Some(&op.value),
+            PatchOperation::Copy(op) => result.pointer(op.from.as_str()),
+            PatchOperation::Move(op) => result.pointer(op.from.as_str()),
+            PatchOperation::Remove(_) | PatchOperation::Test(_) => None,
+        };
+        if operation.path().as_str().matches('/').count() + value.map_or(0, depth) > MAX_DEPTH {
+            return Err(PatchError::DoesNotApply(format!(
+                "the patched object is nested deeper than {MAX_DEPTH} levels"
+            )));
+        }
+        if let (PatchOperation::Copy(_), Some(value)) = (operation, value) {
+            copied += value.to_string().len();
             if copied > MAX_COPIED {
                 return Err(PatchError::DoesNotApply(format!(
                     "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MAX_COPIED}"
@@ -39,11 +54,18 @@ pub fn json_patch(current: &Value, patch: &Value) -> Result<Value, PatchError> {
             }
         }
         json_patch::patch(&mut result, std::slice::from_ref(operation)).map_err(|error| {
-            PatchError::DoesNotApply(format!(
-                "the server rejected our request due to an error in our request: {}",
-                error.kind
-            ))
+            let why = error.kind;
+            PatchError::DoesNotApply(format!("the server rejected our request due to an error in our request: {why}"))
         })?;
     }
     Ok(result)
+}
+
+/// Levels of nesting; the recursion is bounded because nothing deeper gets in.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
+        Value::Object(object) => 1 + object.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }

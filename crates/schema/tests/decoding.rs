@@ -89,6 +89,12 @@ fn broken_and_bottomless_text_is_malformed() {
     for text in ["a: b: c", "{"] {
         assert!(matches!(decode_yaml(pod, text.as_bytes()), Err(DecodeError::Malformed(_))), "{text:.20}");
     }
+    let any = type_named("meta.v1.WatchEvent").expect("in the table");
+    for text in ["[".repeat(50_000), "- ".repeat(50_000), "{a: ".repeat(50_000)] {
+        let nested = format!("object:\n  x: {text}");
+        assert!(decode_yaml(any, nested.as_bytes()).is_err());
+        assert!(decode_yaml(any, text.as_bytes()).is_err());
+    }
     let mut laughs = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned();
     for (this, last) in ('b'..='i').zip('a'..) {
         laughs +=

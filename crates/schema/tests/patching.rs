@@ -187,3 +187,13 @@ fn plain_patches_follow_their_standards() {
         Ok(json!({"a": [1, 2], "b": [1, 2]})),
     );
 }
+
+#[test]
+fn a_patch_cannot_build_a_bottomless_object() {
+    // Each copy doubles the depth: forty of them would overflow any stack.
+    let doubling: Vec<Value> = (0..40)
+        .map(|n| json!({"op": "copy", "from": "/a", "path": format!("/a{}", "/x".repeat(1 << n.min(20)))}))
+        .collect();
+    let result = json_patch(&json!({"a": {}}), &Value::Array(doubling));
+    assert!(matches!(result, Err(PatchError::DoesNotApply(why)) if why.contains("nested deeper")));
+}

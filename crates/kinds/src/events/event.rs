@@ -106,10 +106,14 @@ impl Kind for Event {
     }
 
     fn stored(&self, object: Value) -> Value {
-        rename(object, "v1", RENAMED.into_iter())
+        let mut stored = rename(object, "v1", RENAMED.into_iter());
+        schema::normalise(event::RESOURCE.ty(), &mut stored);
+        stored
     }
 
     fn served(&self, object: Value) -> Value {
-        rename(object, "events.k8s.io/v1", RENAMED.into_iter().map(|(here, core)| (core, here)))
+        let mut served = rename(object, "events.k8s.io/v1", RENAMED.into_iter().map(|(here, core)| (core, here)));
+        schema::normalise(RESOURCE.ty(), &mut served);
+        served
     }
 }
