@@ -93,6 +93,12 @@ impl Image {
             .into_iter()
             .chain(self.layers.iter().map(|layer| layer.digest.as_str()))
     }
+
+    /// Everything on disk that the image stands on: blobs by digest, unpacked layers by chain id.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let chains = self.layers.iter().map(|layer| layer.chain_id.as_str());
+        self.blobs().chain(chains).map(str::to_owned).collect()
+    }
 }
 
 /// `sha256:<hex>` of some bytes.

@@ -227,13 +227,20 @@ impl ImageStore {
 
     /// Enters an image whose blobs are all in the store, unpacks it, and gives it these references.
     pub(crate) fn add(&self, image: Image, references: &[String]) -> anyhow::Result<Arc<Image>> {
+        let _new = self.busy(image.keys());
         let known = self.state().images.get(&image.id).cloned();
         // The same image compressed in another way: keep the blobs that are here.
         let image = match known {
             Some(known) => (*known).clone(),
             None => image,
         };
+        let _kept = self.busy(image.keys());
         self.unpack(&image)?;
+        for digest in image.blobs() {
+            if !self.has_blob(digest) {
+                bail!("blob {digest} of image {} is missing", image.id);
+            }
+        }
         let mut state = self.state();
         let mut index = state.index.clone();
         index.images.entry(image.id.clone()).or_insert_with(|| Entry {
@@ -398,9 +405,7 @@ impl ImageStore {
     }
 
     fn unpack(&self, image: &Image) -> anyhow::Result<Vec<PathBuf>> {
-        let _busy = self.busy(
-            image.layers.iter().flat_map(|layer| [layer.digest.clone(), layer.chain_id.clone()]),
-        );
+        let _busy = self.busy(image.keys());
         let mut below: Vec<PathBuf> = Vec::new();
         for layer in &image.layers {
             let path = self.layer_path(&layer.chain_id)?;
