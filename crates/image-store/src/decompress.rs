@@ -22,7 +22,9 @@ pub(crate) fn sniff(start: &[u8]) -> Compression {
 }
 
 /// A reader of the plain data inside.
-pub(crate) fn reader<'a>(inner: impl Read + Send + 'a) -> anyhow::Result<Box<dyn Read + Send + 'a>> {
+pub(crate) fn reader<'a>(
+    inner: impl Read + Send + 'a,
+) -> anyhow::Result<Box<dyn Read + Send + 'a>> {
     let mut buffered = BufReader::with_capacity(256 << 10, inner);
     let start = buffered.fill_buf().context("read the first bytes")?;
     Ok(match sniff(start) {

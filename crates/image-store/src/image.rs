@@ -43,9 +43,10 @@ pub struct Layer {
 impl Image {
     /// Reads an image from its manifest and configuration.
     pub(crate) fn parse(manifest_bytes: &[u8], config_bytes: &[u8]) -> anyhow::Result<Image> {
-        let manifest = ImageManifest::from_reader(manifest_bytes).context("read the image manifest")?;
-        let config =
-            ImageConfiguration::from_reader(config_bytes).context("read the image configuration")?;
+        let manifest =
+            ImageManifest::from_reader(manifest_bytes).context("read the image manifest")?;
+        let config = ImageConfiguration::from_reader(config_bytes)
+            .context("read the image configuration")?;
         let diff_ids = config.rootfs().diff_ids();
         if diff_ids.len() != manifest.layers().len() {
             bail!(
@@ -109,7 +110,11 @@ pub(crate) fn digest_of(bytes: &[u8]) -> String {
 /// The hexadecimal part of a sha256 digest; any other text is refused, so it is safe in a path.
 pub(crate) fn hex_of(digest: &str) -> anyhow::Result<&str> {
     match digest.strip_prefix("sha256:") {
-        Some(hex) if hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) => Ok(hex),
+        Some(hex)
+            if hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
+        {
+            Ok(hex)
+        }
         _ => bail!("{digest:?} is not a sha256 digest"),
     }
 }

@@ -32,7 +32,9 @@ impl Index {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .with_context(|| format!("read the image index {}", path.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Index::default()),
-            Err(error) => Err(error).with_context(|| format!("read the image index {}", path.display())),
+            Err(error) => {
+                Err(error).with_context(|| format!("read the image index {}", path.display()))
+            }
         }
     }
 

@@ -12,8 +12,8 @@ pub struct Name {
 impl Name {
     /// Reads a name as people write it: `nginx` becomes `docker.io/library/nginx:latest`.
     pub fn parse(text: &str) -> anyhow::Result<Name> {
-        let reference =
-            Reference::try_from(text).with_context(|| format!("invalid image reference {text:?}"))?;
+        let reference = Reference::try_from(text)
+            .with_context(|| format!("invalid image reference {text:?}"))?;
         Ok(Name { reference })
     }
 
@@ -24,7 +24,11 @@ impl Name {
 
     /// Registry and repository, without tag or digest.
     pub fn repository(&self) -> String {
-        format!("{}/{}", self.reference.registry(), self.reference.repository())
+        format!(
+            "{}/{}",
+            self.reference.registry(),
+            self.reference.repository()
+        )
     }
 
     /// The digest, if the name has one.
@@ -80,7 +84,7 @@ mod tests {
             localhost/x → localhost/x:latest
             ghcr.io/a/b → ghcr.io/a/b:latest
             nginx:1@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa → docker.io/library/nginx@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
-            Nginx ! invalid image reference "Nginx": repository name must be lowercase
+            Nginx ! invalid image reference "Nginx": invalid reference format
              ! invalid image reference "": repository name must have at least one component
             a b ! invalid image reference "a b": invalid reference format"#]]
         .assert_eq(&full.join("\n"));
