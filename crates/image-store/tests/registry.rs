@@ -140,7 +140,7 @@ async fn an_index_leads_to_the_image_of_this_platform_and_callers_share_the_pull
         "index, manifest, configuration, two layers"
     );
     let image = store.resolve(&name).unwrap();
-    assert_eq!(image.tags, [name.clone()]);
+    assert_eq!(image.tags, std::slice::from_ref(&name));
     assert_eq!(image.digests.len(), 1);
     assert!(
         store.lower_dirs(&image).await.unwrap()[1]
