@@ -1,1 +1,17 @@
-//! How everyone talks to the API: requests, shared list+watch caches, work queue, leases, events.
+//! How everyone talks to the API: requests, list+watch caches, work queue, events.
+//!
+//! A [`Client`] works over any [`ApiService`]: the API server in the same process, or a connection to one far away. No
+//! kind is named here; callers say which [`Resource`] they mean.
+
+mod api;
+mod cache;
+pub mod clock;
+mod events;
+mod queue;
+
+pub use api::{
+    Api, ApiService, Body, BoxError, Client, List, ListParams, Patch, Resource, WatchEvent, WatchStream, empty, full,
+};
+pub use cache::{Cache, Cached, Change, Reflector};
+pub use events::{EventType, Recorder};
+pub use queue::WorkQueue;

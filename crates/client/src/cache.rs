@@ -1,0 +1,240 @@
+//! A cache of the objects of one resource, kept up to date by one list and one watch.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use object_model::{ApiError, Reason};
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Api, ListParams};
+
+/// One object of a cache: its text as it came, and what it was decoded to.
+#[derive(Debug)]
+pub struct Cached<T> {
+    /// The namespace, empty for cluster-scoped objects.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+    /// The uid.
+    pub uid: String,
+    /// The resourceVersion.
+    pub resource_version: String,
+    /// The object.
+    pub object: T,
+}
+
+/// What a change handler is told: the object before and after. Both are given for a modification.
+pub struct Change<'a, T> {
+    /// Before.
+    pub old: Option<&'a Arc<Cached<T>>>,
+    /// After.
+    pub new: Option<&'a Arc<Cached<T>>>,
+}
+
+type Handler<T> = Box<dyn Fn(Change<'_, T>) + Send + Sync>;
+type Objects<T> = BTreeMap<(String, String), Arc<Cached<T>>>;
+
+/// The cache. Clones share it.
+pub struct Cache<T> {
+    inner: Arc<Inner<T>>,
+}
+
+impl<T> Clone for Cache<T> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+struct Inner<T> {
+    objects: RwLock<Objects<T>>,
+    handlers: Mutex<Vec<Handler<T>>>,
+    synced: watch::Sender<bool>,
+}
+
+impl<T> Default for Cache<T> {
+    fn default() -> Self {
+        let inner = Inner { objects: RwLock::default(), handlers: Mutex::default(), synced: watch::Sender::new(false) };
+        Self { inner: Arc::new(inner) }
+    }
+}
+
+impl<T> Cache<T> {
+    /// An empty cache.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Calls `handler` for every change from now on, in order. It must be quick: it holds up the cache.
+    pub fn on_change(&self, handler: impl Fn(Change<'_, T>) + Send + Sync + 'static) {
+        self.inner.handlers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(handler));
+    }
+
+    /// One object.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Cached<T>>> {
+        self.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// All objects, in the order of namespace and name.
+    pub fn all(&self) -> Vec<Arc<Cached<T>>> {
+        self.read().values().cloned().collect()
+    }
+
+    /// The objects of one namespace.
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<Cached<T>>> {
+        self.read()
+            .range((namespace.to_owned(), String::new())..)
+            .take_while(|((ns, _), _)| ns == namespace)
+            .map(|(_, o)| o.clone())
+            .collect()
+    }
+
+    /// Waits until the first list is in.
+    pub async fn synced(&self) {
+        // The sender lives as long as the cache, so this ends only with the value.
+        self.inner.synced.subscribe().wait_for(|s| *s).await.ok();
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Objects<T>> {
+        self.inner.objects.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Objects<T>> {
+        self.inner.objects.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, old: Option<&Arc<Cached<T>>>, new: Option<&Arc<Cached<T>>>) {
+        for handler in self.inner.handlers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            handler(Change { old, new });
+        }
+    }
+
+    /// Puts an object in, unless a newer one is there. Also of use after an own write, to read it back at once.
+    pub fn put(&self, object: Cached<T>) {
+        let key = (object.namespace.clone(), object.name.clone());
+        let object = Arc::new(object);
+        let old = {
+            let mut objects = self.write();
+            if let Some(old) = objects.get(&key)
+                && old.uid == object.uid
+                && revision(&old.resource_version) >= revision(&object.resource_version)
+            {
+                return;
+            }
+            objects.insert(key, object.clone())
+        };
+        self.tell(old.as_ref(), Some(&object));
+    }
+
+    fn remove(&self, namespace: &str, name: &str) {
+        let old = self.write().remove(&(namespace.to_owned(), name.to_owned()));
+        if old.is_some() {
+            self.tell(old.as_ref(), None);
+        }
+    }
+
+    fn replace(&self, list: Vec<Cached<T>>) {
+        let mut gone: Vec<(String, String)> = self.read().keys().cloned().collect();
+        for object in list {
+            gone.retain(|(ns, name)| (ns, name) != (&object.namespace, &object.name));
+            self.put(object);
+        }
+        for (namespace, name) in gone {
+            self.remove(&namespace, &name);
+        }
+        self.inner.synced.send_replace(true);
+    }
+}
+
+/// resourceVersions are decimal numbers that may be compared (Kubernetes ≥ 1.35 says so).
+fn revision(text: &str) -> u64 {
+    text.parse().unwrap_or(0)
+}
+
+/// Keeps a cache up to date.
+pub struct Reflector<T> {
+    /// The resource.
+    pub api: Api,
+    /// Which of its objects.
+    pub params: ListParams,
+    /// How an object is decoded.
+    pub decode: fn(&[u8]) -> Result<T, serde_json::Error>,
+    /// Where the objects go.
+    pub cache: Cache<T>,
+}
+
+impl<T> Reflector<T> {
+    /// Lists and watches until cancelled. Failures are logged and tried again.
+    pub async fn run(self, cancel: CancellationToken) {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let outcome = tokio::select! {
+                () = cancel.cancelled() => return,
+                outcome = self.follow() => outcome,
+            };
+            match outcome {
+                Ok(()) => pause = Duration::from_millis(50),
+                Err(error) if error.reason == Reason::Expired => {}
+                Err(error) => {
+                    tracing::warn!(resource = self.api.resource().plural, "list and watch: {error}");
+                    tokio::select! { () = cancel.cancelled() => return, () = tokio::time::sleep(pause) => {} }
+                    pause = (pause * 2).min(Duration::from_secs(10));
+                }
+            }
+        }
+    }
+
+    /// One list, and watches that go on where the last one ended.
+    async fn follow(&self) -> Result<(), ApiError> {
+        let list = self.api.list(None, &self.params).await?;
+        let objects = list.items.iter().map(|item| self.decode(item.get().as_bytes())).collect::<Result<_, _>>()?;
+        self.cache.replace(objects);
+        let mut from = list.resource_version;
+        loop {
+            let mut watch = self.api.watch(None, &self.params, &from).await?;
+            while let Some(event) = watch.next().await? {
+                let text = event.object.get().as_bytes();
+                if event.kind == "BOOKMARK" {
+                    from = head(text)?.metadata.resource_version;
+                    continue;
+                }
+                let object = self.decode(text)?;
+                from.clone_from(&object.resource_version);
+                if event.kind == "DELETED" {
+                    self.cache.remove(&object.namespace, &object.name);
+                } else {
+                    self.cache.put(object);
+                }
+            }
+        }
+    }
+
+    fn decode(&self, text: &[u8]) -> Result<Cached<T>, ApiError> {
+        let Metadata { namespace, name, uid, resource_version } = head(text)?.metadata;
+        let object = (self.decode)(text).map_err(|e| {
+            ApiError::internal(format!("decode {} {namespace}/{name}: {e}", self.api.resource().plural))
+        })?;
+        Ok(Cached { namespace, name, uid, resource_version, object })
+    }
+}
+
+#[derive(Deserialize)]
+struct Head {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct Metadata {
+    namespace: String,
+    name: String,
+    uid: String,
+    resource_version: String,
+}
+
+fn head(text: &[u8]) -> Result<Head, ApiError> {
+    serde_json::from_slice(text).map_err(|e| ApiError::internal(format!("read metadata: {e}")))
+}
