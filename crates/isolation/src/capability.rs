@@ -117,15 +117,13 @@ pub(crate) fn has(set: Set, name: &str) -> bool {
 pub(crate) fn bound(set: Set) -> Result<()> {
     for number in 0..64 {
         // SAFETY: reads a flag of this process; no memory is passed.
-        let present =
-            unsafe { libc::prctl(libc::PR_CAPBSET_READ, number as libc::c_ulong, 0, 0, 0) };
+        let present = unsafe { libc::prctl(libc::PR_CAPBSET_READ, number as libc::c_ulong, 0, 0, 0) };
         if present < 0 {
             break;
         }
         if present == 1 && set & (1 << number) == 0 {
             // SAFETY: as above.
-            let done =
-                unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number as libc::c_ulong, 0, 0, 0) };
+            let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number as libc::c_ulong, 0, 0, 0) };
             nix::errno::Errno::result(done).context("drop a capability from the bounding set")?;
         }
     }
@@ -151,10 +149,7 @@ const VERSION: u32 = 0x2008_0522;
 
 /// Gives this process `set` (as far as it has those itself), of which `ambient` survive an exec by a plain user.
 pub(crate) fn apply(set: Set, ambient: Set) -> Result<()> {
-    let mut header = Header {
-        version: VERSION,
-        pid: 0,
-    };
+    let mut header = Header { version: VERSION, pid: 0 };
     let mut data = [Data::default(); 2];
     // SAFETY: the header and two data entries are what version 3 of the call reads and writes.
     let got = unsafe { libc::syscall(libc::SYS_capget, &mut header, data.as_mut_ptr()) };
@@ -164,11 +159,7 @@ pub(crate) fn apply(set: Set, ambient: Set) -> Result<()> {
     let words = |bits: Set| [bits as u32, (bits >> 32) as u32];
     let (granted, kept) = (words(set | ambient), words(ambient));
     for i in 0..2 {
-        data[i] = Data {
-            effective: granted[i],
-            permitted: granted[i],
-            inheritable: kept[i],
-        };
+        data[i] = Data { effective: granted[i], permitted: granted[i], inheritable: kept[i] };
     }
     // SAFETY: as above, read only.
     let done = unsafe { libc::syscall(libc::SYS_capset, &header, data.as_ptr()) };
@@ -197,10 +188,7 @@ mod tests {
     fn names_are_taken_with_or_without_prefix() {
         assert_eq!(named("cap_net_admin").unwrap(), 1 << 12);
         assert_eq!(named("NET_ADMIN").unwrap(), 1 << 12);
-        assert_eq!(
-            named("NET_EVERYTHING").unwrap_err().to_string(),
-            "unknown capability \"NET_EVERYTHING\""
-        );
+        assert_eq!(named("NET_EVERYTHING").unwrap_err().to_string(), "unknown capability \"NET_EVERYTHING\"");
     }
 
     #[test]

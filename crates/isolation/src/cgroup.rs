@@ -11,9 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 /// The version 1 controllers that are used where the machine has them.
-const CONTROLLERS: [&str; 9] = [
-    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb",
-];
+const CONTROLLERS: [&str; 9] = ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"];
 
 /// The control group hierarchies of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +25,7 @@ pub struct Hierarchies {
 impl Hierarchies {
     /// Finds the hierarchies mounted in this process's view of the machine.
     pub fn detect() -> Result<Self> {
-        let mounts =
-            fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
         let found = Self::from_mountinfo(&mounts);
         if found.v1.is_empty() && found.v2.is_none() {
             bail!("no cgroup hierarchy is mounted: mount cgroup2 on /sys/fs/cgroup");
@@ -38,10 +35,7 @@ impl Hierarchies {
 
     /// What a `/proc/<pid>/mountinfo` says about control groups.
     pub fn from_mountinfo(mountinfo: &str) -> Self {
-        let mut found = Self {
-            v1: Vec::new(),
-            v2: None,
-        };
+        let mut found = Self { v1: Vec::new(), v2: None };
         for line in mountinfo.lines() {
             // "36 35 98:0 /root /mount/point options [optional…] - type source super-options"
             let Some((left, right)) = line.split_once(" - ") else {
@@ -55,11 +49,8 @@ impl Hierarchies {
             match kind {
                 "cgroup2" if found.v2.is_none() => found.v2 = Some(PathBuf::from(point)),
                 "cgroup" => {
-                    let controllers: Vec<String> = options
-                        .split(',')
-                        .filter(|option| CONTROLLERS.contains(option))
-                        .map(str::to_owned)
-                        .collect();
+                    let controllers: Vec<String> =
+                        options.split(',').filter(|option| CONTROLLERS.contains(option)).map(str::to_owned).collect();
                     let known = found.v1.iter().any(|(c, _)| *c == controllers);
                     if !controllers.is_empty() && !known {
                         found.v1.push((controllers, PathBuf::from(point)));
@@ -80,11 +71,7 @@ impl Hierarchies {
     pub fn group(&self, path: &str) -> Group {
         let relative = path.trim_matches('/');
         Group {
-            v1: self
-                .v1
-                .iter()
-                .map(|(c, at)| (c.clone(), at.clone(), at.join(relative)))
-                .collect(),
+            v1: self.v1.iter().map(|(c, at)| (c.clone(), at.clone(), at.join(relative))).collect(),
             v2: self.v2.as_ref().map(|at| (at.clone(), at.join(relative))),
         }
     }
@@ -162,10 +149,8 @@ impl Group {
             let mut parent = mount.clone();
             for level in levels(mount, dir) {
                 // Each controller by itself: one that cannot be had must not take the others with it.
-                let offered =
-                    fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
-                let enabled =
-                    fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
+                let offered = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
+                let enabled = fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
                 for controller in offered.split_whitespace() {
                     if !CONTROLLERS.contains(&controller) && !matches!(controller, "io") {
                         continue;
@@ -173,14 +158,8 @@ impl Group {
                     if enabled.split_whitespace().any(|on| on == controller) {
                         continue;
                     }
-                    if let Err(e) = fs::write(
-                        parent.join("cgroup.subtree_control"),
-                        format!("+{controller}"),
-                    ) {
-                        notes.push(format!(
-                            "no {controller} controller under {}: {e}",
-                            parent.display()
-                        ));
+                    if let Err(e) = fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}")) {
+                        notes.push(format!("no {controller} controller under {}: {e}", parent.display()));
                     }
                 }
                 make_dir(&level)?;
@@ -193,36 +172,22 @@ impl Group {
     /// The directories of the group: a process enters the group by its number in `cgroup.procs` of each.
     pub fn dirs(&self) -> Vec<PathBuf> {
         let v2 = self.v2.iter().map(|(_, dir)| dir.clone());
-        self.v1
-            .iter()
-            .map(|(_, _, dir)| dir.clone())
-            .chain(v2)
-            .collect()
+        self.v1.iter().map(|(_, _, dir)| dir.clone()).chain(v2).collect()
     }
 
     /// The names under which a container sees its version 1 hierarchies, and the directory of each.
     pub fn v1_views(&self) -> Vec<(String, PathBuf)> {
-        self.v1
-            .iter()
-            .map(|(controllers, _, dir)| (controllers.join(","), dir.clone()))
-            .collect()
+        self.v1.iter().map(|(controllers, _, dir)| (controllers.join(","), dir.clone())).collect()
     }
 
     /// The directory that holds `controller`, in either version.
     fn dir_of(&self, controller: &str) -> Option<(&Path, bool)> {
-        if let Some((_, _, dir)) = self
-            .v1
-            .iter()
-            .find(|(c, _, _)| c.iter().any(|c| c == controller))
-        {
+        if let Some((_, _, dir)) = self.v1.iter().find(|(c, _, _)| c.iter().any(|c| c == controller)) {
             return Some((dir, false));
         }
         let (_, dir) = self.v2.as_ref()?;
         let controllers = fs::read_to_string(dir.join("cgroup.controllers")).ok()?;
-        controllers
-            .split_whitespace()
-            .any(|c| c == controller)
-            .then_some((dir.as_path(), true))
+        controllers.split_whitespace().any(|c| c == controller).then_some((dir.as_path(), true))
     }
 
     /// Sets limits. A limit whose controller is missing is not an error: the answer names it.
@@ -232,15 +197,12 @@ impl Group {
             _ if !wanted => None,
             Some(found) => Some(found),
             None => {
-                notes.push(format!(
-                    "the {controller} controller is missing: its limits are not enforced"
-                ));
+                notes.push(format!("the {controller} controller is missing: its limits are not enforced"));
                 None
             }
         };
-        let wants_cpu = resources.cpu_shares.is_some()
-            || resources.cpu_quota.is_some()
-            || resources.cpu_period.is_some();
+        let wants_cpu =
+            resources.cpu_shares.is_some() || resources.cpu_quota.is_some() || resources.cpu_period.is_some();
         if let Some((dir, unified)) = need("cpu", wants_cpu) {
             set_cpu(dir, unified, resources)?;
         }
@@ -249,16 +211,10 @@ impl Group {
             set_memory(dir, unified, resources)?;
         }
         if let Some((dir, _)) = need("pids", resources.pids.is_some()) {
-            let value = resources
-                .pids
-                .filter(|n| *n >= 0)
-                .map_or("max".to_owned(), |n| n.to_string());
+            let value = resources.pids.filter(|n| *n >= 0).map_or("max".to_owned(), |n| n.to_string());
             write(dir, "pids.max", &value)?;
         }
-        let sets = [
-            ("cpuset.cpus", &resources.cpuset_cpus),
-            ("cpuset.mems", &resources.cpuset_mems),
-        ];
+        let sets = [("cpuset.cpus", &resources.cpuset_cpus), ("cpuset.mems", &resources.cpuset_mems)];
         if let Some((dir, _)) = need("cpuset", sets.iter().any(|(_, value)| value.is_some())) {
             for (file, value) in sets {
                 if let Some(value) = value {
@@ -293,27 +249,13 @@ impl Group {
         }
         if let Some((dir, unified)) = self.dir_of("memory") {
             let (current, inactive, rss, fault, major) = if unified {
-                (
-                    "memory.current",
-                    "inactive_file",
-                    "anon",
-                    "pgfault",
-                    "pgmajfault",
-                )
+                ("memory.current", "inactive_file", "anon", "pgfault", "pgmajfault")
             } else {
-                (
-                    "memory.usage_in_bytes",
-                    "total_inactive_file",
-                    "total_rss",
-                    "total_pgfault",
-                    "total_pgmajfault",
-                )
+                ("memory.usage_in_bytes", "total_inactive_file", "total_rss", "total_pgfault", "total_pgmajfault")
             };
             usage.memory = read_number(dir, current);
             let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
-            usage.working_set = usage
-                .memory
-                .map(|used| used.saturating_sub(key_in(&stat, inactive).unwrap_or(0)));
+            usage.working_set = usage.memory.map(|used| used.saturating_sub(key_in(&stat, inactive).unwrap_or(0)));
             usage.rss = key_in(&stat, rss);
             usage.page_faults = key_in(&stat, fault).zip(key_in(&stat, major));
         }
@@ -336,8 +278,7 @@ impl Group {
 /// How often the kernel killed a process of the group in `dirs` for want of memory.
 pub(crate) fn oom_kills(dirs: &[PathBuf]) -> u64 {
     let of = |dir: &PathBuf| {
-        read_key(dir, "memory.events", "oom_kill")
-            .or_else(|| read_key(dir, "memory.oom_control", "oom_kill"))
+        read_key(dir, "memory.events", "oom_kill").or_else(|| read_key(dir, "memory.oom_control", "oom_kill"))
     };
     dirs.iter().filter_map(of).max().unwrap_or(0)
 }
@@ -360,19 +301,14 @@ pub(crate) fn kill_all(dirs: &[PathBuf]) {
         }
         for pid in procs.lines().filter_map(|line| line.parse().ok()) {
             // Whoever is gone already needs no signal.
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
         }
     }
 }
 
 /// Version 1 shares (2 to 262144) on the scale of version 2 (1 to 10000), as the OCI runtimes convert them.
 pub fn weight_of_shares(shares: u64) -> u64 {
-    if shares == 0 {
-        100
-    } else {
-        1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
-    }
+    if shares == 0 { 100 } else { 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142 }
 }
 
 fn set_cpu(dir: &Path, unified: bool, resources: &Resources) -> Result<()> {
@@ -381,15 +317,8 @@ fn set_cpu(dir: &Path, unified: bool, resources: &Resources) -> Result<()> {
             write(dir, "cpu.weight", &weight_of_shares(shares).to_string())?;
         }
         if resources.cpu_quota.is_some() || resources.cpu_period.is_some() {
-            let quota = resources
-                .cpu_quota
-                .filter(|q| *q > 0)
-                .map_or("max".to_owned(), |q| q.to_string());
-            write(
-                dir,
-                "cpu.max",
-                &format!("{quota} {}", resources.cpu_period.unwrap_or(100_000)),
-            )?;
+            let quota = resources.cpu_quota.filter(|q| *q > 0).map_or("max".to_owned(), |q| q.to_string());
+            write(dir, "cpu.max", &format!("{quota} {}", resources.cpu_period.unwrap_or(100_000)))?;
         }
         return Ok(());
     }
@@ -407,37 +336,25 @@ fn set_cpu(dir: &Path, unified: bool, resources: &Resources) -> Result<()> {
 
 fn set_memory(dir: &Path, unified: bool, resources: &Resources) -> Result<()> {
     let text = |n: i64| {
-        if n < 0 {
-            "max".to_owned()
-        } else {
-            n.to_string()
-        }
+        if n < 0 { "max".to_owned() } else { n.to_string() }
     };
     if unified {
         if let Some(limit) = resources.memory {
             write(dir, "memory.max", &text(limit))?;
         }
         if let Some(both) = resources.memory_and_swap {
-            let swap = if both < 0 {
-                both
-            } else {
-                (both - resources.memory.unwrap_or(0)).max(0)
-            };
+            let swap = if both < 0 { both } else { (both - resources.memory.unwrap_or(0)).max(0) };
             if dir.join("memory.swap.max").exists() {
                 write(dir, "memory.swap.max", &text(swap))?;
             }
         }
         return Ok(());
     }
-    let swap = resources
-        .memory_and_swap
-        .filter(|_| dir.join("memory.memsw.limit_in_bytes").exists());
+    let swap = resources.memory_and_swap.filter(|_| dir.join("memory.memsw.limit_in_bytes").exists());
     let limit = resources.memory.map(|n| n.max(-1).to_string());
     let swap = swap.map(|n| n.max(-1).to_string());
     // Memory alone may never be allowed more than both together, so the order depends on the direction.
-    let first = limit
-        .as_ref()
-        .map_or(Ok(()), |l| write(dir, "memory.limit_in_bytes", l));
+    let first = limit.as_ref().map_or(Ok(()), |l| write(dir, "memory.limit_in_bytes", l));
     if let Some(swap) = swap {
         write(dir, "memory.memsw.limit_in_bytes", &swap)?;
     }
@@ -449,11 +366,7 @@ fn set_memory(dir: &Path, unified: bool, resources: &Resources) -> Result<()> {
 
 /// The directories from below `mount` down to `dir`, highest first.
 fn levels(mount: &Path, dir: &Path) -> Vec<PathBuf> {
-    let mut levels: Vec<PathBuf> = dir
-        .ancestors()
-        .take_while(|level| *level != mount)
-        .map(Path::to_path_buf)
-        .collect();
+    let mut levels: Vec<PathBuf> = dir.ancestors().take_while(|level| *level != mount).map(Path::to_path_buf).collect();
     levels.reverse();
     levels
 }
@@ -478,8 +391,7 @@ fn inherit_cpuset(dir: &Path, file: &str) -> Result<()> {
 }
 
 fn write(dir: &Path, file: &str, value: &str) -> Result<()> {
-    fs::write(dir.join(file), value)
-        .with_context(|| format!("write {value:?} to {}/{file}", dir.display()))
+    fs::write(dir.join(file), value).with_context(|| format!("write {value:?} to {}/{file}", dir.display()))
 }
 
 fn read_number(dir: &Path, file: &str) -> Option<u64> {
@@ -491,13 +403,7 @@ fn read_key(dir: &Path, file: &str, key: &str) -> Option<u64> {
 }
 
 fn key_in(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| {
-        line.strip_prefix(key)?
-            .strip_prefix(' ')?
-            .trim()
-            .parse()
-            .ok()
-    })
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 /// Removes a group and all below it, lowest first.
@@ -539,10 +445,7 @@ mod tests {
         assert_eq!(
             found,
             Hierarchies {
-                v1: vec![(
-                    vec!["cpu".into(), "cpuacct".into()],
-                    "/sys/fs/cgroup/cpu,cpuacct".into()
-                )],
+                v1: vec![(vec!["cpu".into(), "cpuacct".into()], "/sys/fs/cgroup/cpu,cpuacct".into())],
                 v2: Some("/sys/fs/cgroup/unified".into()),
             }
         );

@@ -18,9 +18,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     shim,
-    spec::{
-        ContainerSpec, ContainerState, Event, ExecSpec, Identity, Request, Response, SandboxSpec,
-    },
+    spec::{ContainerSpec, ContainerState, Event, ExecSpec, Identity, Request, Response, SandboxSpec},
     wire,
 };
 
@@ -65,11 +63,8 @@ impl Shim {
     /// Starts a shim for the sandbox directory `dir`, which must exist. `exe` is a binary whose `main` begins with
     /// [`crate::dispatch`]. Returns when the pod's namespaces exist, with the process number of the shim.
     pub fn start(exe: &Path, dir: &Path, spec: &SandboxSpec) -> Result<(Self, i32)> {
-        fs::write(
-            dir.join("spec.json"),
-            serde_json::to_vec(spec).context("encode the sandbox's specification")?,
-        )
-        .context("write the sandbox's specification")?;
+        fs::write(dir.join("spec.json"), serde_json::to_vec(spec).context("encode the sandbox's specification")?)
+            .context("write the sandbox's specification")?;
         let log = fs::File::create(dir.join("shim.log")).context("create the shim's log")?;
         let mut child = Command::new(exe)
             .arg(shim::ARGUMENT)
@@ -83,28 +78,14 @@ impl Shim {
             .with_context(|| format!("start {}", exe.display()))?;
         let mut word = String::new();
         let mut stdout = child.stdout.take().context("listen to the shim")?;
-        stdout
-            .read_to_string(&mut word)
-            .context("listen to the shim")?;
+        stdout.read_to_string(&mut word).context("listen to the shim")?;
         // The process that was started here has forked the shim and ended.
         child.wait().context("wait for the shim to detach")?;
-        match word
-            .trim()
-            .strip_prefix("ready ")
-            .and_then(|pid| pid.parse().ok())
-        {
-            Some(pid) => Ok((
-                Self {
-                    dir: dir.to_owned(),
-                },
-                pid,
-            )),
+        match word.trim().strip_prefix("ready ").and_then(|pid| pid.parse().ok()) {
+            Some(pid) => Ok((Self { dir: dir.to_owned() }, pid)),
             None if word.trim().is_empty() => {
                 let log = fs::read_to_string(dir.join("shim.log")).unwrap_or_default();
-                bail!(
-                    "start the pod's shim: it ended without a word: {}",
-                    log.trim()
-                )
+                bail!("start the pod's shim: it ended without a word: {}", log.trim())
             }
             None => bail!("start the pod's shim: {}", word.trim()),
         }
@@ -112,9 +93,7 @@ impl Shim {
 
     /// The shim that was started for `dir` before, if it answers.
     pub fn find(dir: &Path) -> Option<Self> {
-        let shim = Self {
-            dir: dir.to_owned(),
-        };
+        let shim = Self { dir: dir.to_owned() };
         shim.connect().ok()?;
         Some(shim)
     }
@@ -128,9 +107,7 @@ impl Shim {
 
     fn ask(&self, request: &Request) -> Result<(Response, Vec<OwnedFd>, UnixStream)> {
         let socket = self.connect()?;
-        socket
-            .set_read_timeout(Some(PATIENCE))
-            .context("set a timeout")?;
+        socket.set_read_timeout(Some(PATIENCE)).context("set a timeout")?;
         wire::send(&socket, request, &[])?;
         match wire::receive(&socket)? {
             Some((Response::Error(failure), _)) => Err(failure.into()),
@@ -155,11 +132,7 @@ impl Shim {
 
     /// Sends a signal to the first process of a container; none there is success.
     pub fn kill(&self, id: &str, signal: i32) -> Result<()> {
-        self.ask(&Request::Kill {
-            id: id.to_owned(),
-            signal,
-        })
-        .map(drop)
+        self.ask(&Request::Kill { id: id.to_owned(), signal }).map(drop)
     }
 
     /// Forgets a container that has ended.
@@ -171,29 +144,13 @@ impl Shim {
     pub fn exec(&self, spec: ExecSpec) -> Result<Exec> {
         let (tty, stdin) = (spec.tty, spec.stdin);
         let (response, fds, exit) = self.ask(&Request::Exec(spec))?;
-        let Response::Exec { pid } = response else {
-            bail!("run a command: the shim answered {response:?}")
-        };
+        let Response::Exec { pid } = response else { bail!("run a command: the shim answered {response:?}") };
         exit.set_read_timeout(None).context("set a timeout")?;
         let mut fds = fds.into_iter();
         let stdout = fds.next().context("receive the output")?;
-        let stderr = if tty {
-            None
-        } else {
-            Some(fds.next().context("receive the error output")?)
-        };
-        let stdin = if tty || !stdin {
-            None
-        } else {
-            Some(fds.next().context("receive the input")?)
-        };
-        Ok(Exec {
-            pid,
-            stdout,
-            stderr,
-            stdin,
-            exit,
-        })
+        let stderr = if tty { None } else { Some(fds.next().context("receive the error output")?) };
+        let stdin = if tty || !stdin { None } else { Some(fds.next().context("receive the input")?) };
+        Ok(Exec { pid, stdout, stderr, stdin, exit })
     }
 
     /// Sends a signal to a process that [`Shim::exec`] started; one that has ended is success.
@@ -204,35 +161,22 @@ impl Shim {
     /// Joins the streams of a container's first process.
     pub fn attach(&self, id: &str) -> Result<Attached> {
         let (response, fds, _) = self.ask(&Request::Attach { id: id.to_owned() })?;
-        let Response::Attached { tty, stdin } = response else {
-            bail!("attach: the shim answered {response:?}")
-        };
+        let Response::Attached { tty, stdin } = response else { bail!("attach: the shim answered {response:?}") };
         let mut fds = fds.into_iter();
         let stdout = fds.next().context("receive the output")?;
         let stderr = fds.next().context("receive the error output")?;
-        let stdin = if stdin {
-            Some(fds.next().context("receive the input")?)
-        } else {
-            None
-        };
-        Ok(Attached {
-            tty,
-            stdout,
-            stderr,
-            stdin,
-        })
+        let stdin = if stdin { Some(fds.next().context("receive the input")?) } else { None };
+        Ok(Attached { tty, stdout, stderr, stdin })
     }
 
     /// Lets go of a container's input, if it was created to end with the first who attached.
     pub fn close_stdin(&self, id: &str) -> Result<()> {
-        self.ask(&Request::CloseStdin { id: id.to_owned() })
-            .map(drop)
+        self.ask(&Request::CloseStdin { id: id.to_owned() }).map(drop)
     }
 
     /// Goes on in a new log file of the same name.
     pub fn reopen_log(&self, id: &str) -> Result<()> {
-        self.ask(&Request::ReopenLog { id: id.to_owned() })
-            .map(drop)
+        self.ask(&Request::ReopenLog { id: id.to_owned() }).map(drop)
     }
 
     /// All containers of the sandbox.
@@ -268,4 +212,13 @@ pub fn read_event(socket: &UnixStream) -> Result<Option<Event>> {
 /// What the shim recorded when a container ended, for a caller that comes later than the shim lived.
 pub fn recorded_exit(dir: &Path, id: &str) -> Option<ContainerState> {
     serde_json::from_slice(&fs::read(dir.join(format!("exit-{id}"))).ok()?).ok()
+}
+
+/// Sets the size of a terminal, in characters. The programs in it are told by a signal.
+pub fn set_terminal_size(terminal: std::os::fd::BorrowedFd<'_>, width: u16, height: u16) -> Result<()> {
+    let size = libc::winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the call reads one winsize.
+    let done = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &size) };
+    nix::errno::Errno::result(done).context("set the size of the terminal")?;
+    Ok(())
 }

@@ -16,20 +16,18 @@ mod spec;
 mod user;
 mod wire;
 
-pub use client::{Attached, Exec, Shim, read_event, recorded_exit};
+pub use client::{Attached, Exec, Shim, read_event, recorded_exit, set_terminal_size};
 pub use log::timestamp as rfc3339;
 pub use mount::unmount;
 pub use spec::{
-    BindMount, ContainerSpec, ContainerState, Event, ExecSpec, Failure, Identity, Phase, PidMode,
-    Propagation, Rlimit, Rootfs, SandboxSpec, User,
+    BindMount, ContainerSpec, ContainerState, Event, ExecSpec, Failure, Identity, Phase, PidMode, Propagation, Rlimit,
+    Rootfs, SandboxSpec, User,
 };
 
 /// Runs the shim if that is what this process was started for; `None` means to go on with the program.
 ///
 /// Call it first in `main`, before any thread exists: a shim forks, and a fork of a process with threads is broken.
-pub fn dispatch(
-    mut args: impl Iterator<Item = std::ffi::OsString>,
-) -> Option<std::process::ExitCode> {
+pub fn dispatch(mut args: impl Iterator<Item = std::ffi::OsString>) -> Option<std::process::ExitCode> {
     if args.nth(1)? != shim::ARGUMENT {
         return None;
     }

@@ -44,10 +44,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub fn new(stream: &'static str) -> Self {
-        Self {
-            stream,
-            pending: Vec::new(),
-        }
+        Self { stream, pending: Vec::new() }
     }
 
     /// Log lines for what `bytes` completes.
@@ -83,17 +80,12 @@ impl Lines {
 
 /// Nanoseconds since 1970.
 pub(crate) fn now() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos() as i64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
 }
 
 /// A time in nanoseconds since 1970 as RFC 3339 text with nine decimals, in UTC.
 pub fn timestamp(nanos: i64) -> String {
-    let (seconds, fraction) = (
-        nanos.div_euclid(1_000_000_000),
-        nanos.rem_euclid(1_000_000_000),
-    );
+    let (seconds, fraction) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000));
     let (days, time) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Days since 0000-03-01, so that the leap day is the last of its year; 146097 days are 400 years.
     let days = days + 719_468;
@@ -102,11 +94,7 @@ pub fn timestamp(nanos: i64) -> String {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
     let year = era * 400 + year_of_era + next;
     let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:09}Z")
@@ -119,14 +107,8 @@ mod tests {
     #[test]
     fn times_are_utc_with_nanoseconds() {
         assert_eq!(timestamp(0), "1970-01-01T00:00:00.000000000Z");
-        assert_eq!(
-            timestamp(951_782_400_000_000_001),
-            "2000-02-29T00:00:00.000000001Z"
-        );
-        assert_eq!(
-            timestamp(1_795_435_199_999_999_999),
-            "2026-11-23T11:59:59.999999999Z"
-        );
+        assert_eq!(timestamp(951_782_400_000_000_001), "2000-02-29T00:00:00.000000001Z");
+        assert_eq!(timestamp(1_795_435_199_999_999_999), "2026-11-23T11:59:59.999999999Z");
     }
 
     #[test]
@@ -135,10 +117,7 @@ mod tests {
         lines.push(b"one\ntw", "T", &mut out);
         lines.push(b"o\nthree", "T", &mut out);
         lines.finish("T", &mut out);
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "T stdout F one\nT stdout F two\nT stdout F three\n"
-        );
+        assert_eq!(String::from_utf8(out).unwrap(), "T stdout F one\nT stdout F two\nT stdout F three\n");
     }
 
     #[test]

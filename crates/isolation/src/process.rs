@@ -65,11 +65,7 @@ impl Process {
             capabilities: spec.capabilities,
             ambient: spec.ambient_capabilities,
             no_new_privileges: spec.no_new_privileges,
-            seccomp: if spec.privileged {
-                seccomp::Seccomp::Unconfined
-            } else {
-                spec.seccomp
-            },
+            seccomp: if spec.privileged { seccomp::Seccomp::Unconfined } else { spec.seccomp },
             rlimits: spec.rlimits.clone(),
             oom_score_adj: spec.oom_score_adj.unwrap_or(0),
             cgroup_dirs: spec.cgroup_dirs.clone(),
@@ -86,26 +82,14 @@ pub(crate) struct ChildStreams {
 }
 
 /// The first process of a container: prepares everything, reports, waits for the word, and becomes the program.
-pub(crate) fn container(
-    spec: &ContainerSpec,
-    shm: Option<PathBuf>,
-    streams: ChildStreams,
-    shim: UnixStream,
-) -> ! {
+pub(crate) fn container(spec: &ContainerSpec, shm: Option<PathBuf>, streams: ChildStreams, shim: UnixStream) -> ! {
     let process = Process::of(spec);
     let run = || -> Result<()> {
         begin(&process)?;
         let mut spec = spec.clone();
         if let Some(source) = shm {
             let target = PathBuf::from("/dev/shm");
-            spec.mounts.insert(
-                0,
-                crate::spec::BindMount {
-                    source,
-                    target,
-                    ..Default::default()
-                },
-            );
+            spec.mounts.insert(0, crate::spec::BindMount { source, target, ..Default::default() });
         }
         if spec.cgroup_v1_views.is_empty() {
             unshare(CloneFlags::CLONE_NEWCGROUP).context("make a cgroup namespace")?;
@@ -129,8 +113,7 @@ pub(crate) fn further(process: &Process, init: i32, streams: ChildStreams, shim:
         begin(process)?;
         let null = open_null()?;
         let namespace = |name: &str| {
-            fs::File::open(format!("/proc/{init}/ns/{name}"))
-                .with_context(|| format!("open the {name} namespace"))
+            fs::File::open(format!("/proc/{init}/ns/{name}")).with_context(|| format!("open the {name} namespace"))
         };
         let (mnt, cgroup) = (namespace("mnt")?, namespace("cgroup")?);
         setns(cgroup, CloneFlags::CLONE_NEWCGROUP).context("enter the cgroup namespace")?;
@@ -145,10 +128,7 @@ fn fail(shim: &UnixStream, error: Option<anyhow::Error>) -> ! {
     let error = error.unwrap_or_else(|| anyhow!("run the program: it returned"));
     let failure = match error.downcast::<Failure>() {
         Ok(failure) => failure,
-        Err(other) => Failure {
-            message: format!("{other:#}"),
-            exit_code: 128,
-        },
+        Err(other) => Failure { message: format!("{other:#}"), exit_code: 128 },
     };
     let code = failure.exit_code;
     // A shim that has gone cannot be told.
@@ -163,47 +143,26 @@ fn open_null() -> Result<OwnedFd> {
 
 /// What comes before the machine's files go out of sight.
 fn begin(process: &Process) -> Result<()> {
-    signal::sigprocmask(
-        signal::SigmaskHow::SIG_SETMASK,
-        Some(&signal::SigSet::empty()),
-        None,
-    )
-    .context("unblock signals")?;
+    signal::sigprocmask(signal::SigmaskHow::SIG_SETMASK, Some(&signal::SigSet::empty()), None)
+        .context("unblock signals")?;
     // SAFETY: puts back the default action, which runs no code of ours. Rust ignores SIGPIPE in its own programs.
-    unsafe { signal::signal(signal::SIGPIPE, signal::SigHandler::SigDfl) }
-        .context("reset SIGPIPE")?;
+    unsafe { signal::signal(signal::SIGPIPE, signal::SigHandler::SigDfl) }.context("reset SIGPIPE")?;
     setsid().context("start a session")?;
     for dir in &process.cgroup_dirs {
-        fs::write(dir.join("cgroup.procs"), "0")
-            .with_context(|| format!("enter cgroup {}", dir.display()))?;
+        fs::write(dir.join("cgroup.procs"), "0").with_context(|| format!("enter cgroup {}", dir.display()))?;
     }
     // Lowering needs a capability that a machine may withhold; the process then is killed a little more willingly.
-    if fs::write(
-        "/proc/self/oom_score_adj",
-        process.oom_score_adj.to_string(),
-    )
-    .is_err()
-        && process.oom_score_adj > 0
-    {
+    if fs::write("/proc/self/oom_score_adj", process.oom_score_adj.to_string()).is_err() && process.oom_score_adj > 0 {
         return Err(anyhow!("set oom_score_adj to {}", process.oom_score_adj));
     }
     Ok(())
 }
 
 /// Finds out who it is, connects the standard streams and reports.
-fn settle(
-    process: &Process,
-    streams: ChildStreams,
-    null: OwnedFd,
-    shim: &UnixStream,
-) -> Result<Identity> {
+fn settle(process: &Process, streams: ChildStreams, null: OwnedFd, shim: &UnixStream) -> Result<Identity> {
     let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let resolved = user::resolve(&process.user, &file("/etc/passwd"), &file("/etc/group"))?;
-    let cwd = if process.cwd.is_empty() {
-        "/"
-    } else {
-        &process.cwd
-    };
+    let cwd = if process.cwd.is_empty() { "/" } else { &process.cwd };
     if !fs::exists(cwd).unwrap_or(false) {
         // On a read-only root it cannot be made; entering it says so below.
         let _ = fs::create_dir_all(cwd);
@@ -225,13 +184,8 @@ fn settle(
     }
     // A plain user must be able to open /dev/stdout again.
     let owner = Uid::from_raw(resolved.identity.uid);
-    for stream in [
-        std::io::stdin().as_fd(),
-        std::io::stdout().as_fd(),
-        std::io::stderr().as_fd(),
-    ] {
-        let is_null =
-            nix::sys::stat::fstat(stream).is_ok_and(|found| found.st_rdev == libc::makedev(1, 3));
+    for stream in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
+        let is_null = nix::sys::stat::fstat(stream).is_ok_and(|found| found.st_rdev == libc::makedev(1, 3));
         if !is_null && !owner.is_root() {
             fchown(stream, Some(owner), None).context("hand over the standard streams")?;
         }
@@ -274,11 +228,7 @@ fn become_program(process: &Process, identity: Identity) -> Result<()> {
         seccomp::Seccomp::Unconfined => None,
         seccomp::Seccomp::RuntimeDefault => Some(seccomp::default_filter(process.capabilities)),
     };
-    let cwd = if process.cwd.is_empty() {
-        "/"
-    } else {
-        process.cwd.as_str()
-    };
+    let cwd = if process.cwd.is_empty() { "/" } else { process.cwd.as_str() };
     let entered = nix::unistd::chdir(cwd);
     // Without no_new_privileges a filter can only be put on while this process may still administer the machine.
     if let Some(filter) = filter.as_ref().filter(|_| !process.no_new_privileges) {
@@ -308,18 +258,12 @@ fn become_program(process: &Process, identity: Identity) -> Result<()> {
 }
 
 fn set_limit(limit: Rlimit) -> Result<()> {
-    let mut current = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut current = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call writes one rlimit.
     let got = unsafe { libc::getrlimit(limit.resource as _, &mut current) };
     nix::errno::Errno::result(got).context("read a resource limit")?;
     let hard = limit.hard.min(current.rlim_max);
-    let wanted = libc::rlimit {
-        rlim_cur: limit.soft.min(hard),
-        rlim_max: hard,
-    };
+    let wanted = libc::rlimit { rlim_cur: limit.soft.min(hard), rlim_max: hard };
     // SAFETY: the call reads one rlimit.
     let set = unsafe { libc::setrlimit(limit.resource as _, &wanted) };
     nix::errno::Errno::result(set).context("set a resource limit")?;
@@ -338,31 +282,18 @@ fn execute(args: &[String], env: &[String]) -> Failure {
         env.push(DEFAULT_PATH.into());
     }
     if !has(&env, "HOME=") {
-        env.push(format!(
-            "HOME={}",
-            std::env::var("KNARR_HOME").unwrap_or_default()
-        ));
+        env.push(format!("HOME={}", std::env::var("KNARR_HOME").unwrap_or_default()));
     }
-    let strings = |list: &[String]| {
-        list.iter()
-            .map(|one| CString::new(one.as_str()))
-            .collect::<Result<Vec<_>, _>>()
-    };
+    let strings = |list: &[String]| list.iter().map(|one| CString::new(one.as_str())).collect::<Result<Vec<_>, _>>();
     let (Ok(argv), Ok(envp)) = (strings(args), strings(&env)) else {
         return failed(126, "exec: an argument contains a NUL byte".into());
     };
     let is_path = program.contains('/');
-    let path = env
-        .iter()
-        .rev()
-        .find_map(|one| one.strip_prefix("PATH="))
-        .unwrap_or_default();
+    let path = env.iter().rev().find_map(|one| one.strip_prefix("PATH=")).unwrap_or_default();
     let candidates: Vec<String> = if is_path {
         vec![program.clone()]
     } else {
-        path.split(':')
-            .map(|dir| format!("{}/{program}", if dir.is_empty() { "." } else { dir }))
-            .collect()
+        path.split(':').map(|dir| format!("{}/{program}", if dir.is_empty() { "." } else { dir })).collect()
     };
     let mut denied = false;
     for candidate in candidates {
@@ -373,26 +304,15 @@ fn execute(args: &[String], env: &[String]) -> Failure {
         match nix::unistd::execve(&name, &argv, &envp) {
             Ok(never) => match never {},
             Err(Errno::ENOENT | Errno::ENOTDIR) if !fs::exists(&candidate).unwrap_or(false) => {}
-            Err(Errno::EACCES) => {
-                denied |= !fs::metadata(&candidate).is_ok_and(|found| found.is_dir()) || is_path
-            }
+            Err(Errno::EACCES) => denied |= !fs::metadata(&candidate).is_ok_and(|found| found.is_dir()) || is_path,
             Err(e) => {
-                return failed(
-                    126,
-                    format!("exec {candidate}: {}", e.desc().to_lowercase()),
-                );
+                return failed(126, format!("exec {candidate}: {}", e.desc().to_lowercase()));
             }
         }
     }
     match (denied, is_path) {
         (true, _) => failed(126, format!("exec: {program:?}: permission denied")),
-        (false, true) => failed(
-            127,
-            format!("exec: {program:?}: stat {program}: no such file or directory"),
-        ),
-        (false, false) => failed(
-            127,
-            format!("exec: {program:?}: executable file not found in $PATH"),
-        ),
+        (false, true) => failed(127, format!("exec: {program:?}: stat {program}: no such file or directory")),
+        (false, false) => failed(127, format!("exec: {program:?}: executable file not found in $PATH")),
     }
 }

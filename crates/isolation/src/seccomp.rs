@@ -83,32 +83,11 @@ const GOVERNED: &[(&str, &[i64])] = &[
             libc::SYS_setdomainname,
         ],
     ),
-    (
-        "SYS_MODULE",
-        &[
-            libc::SYS_init_module,
-            libc::SYS_finit_module,
-            libc::SYS_delete_module,
-        ],
-    ),
-    (
-        "SYS_TIME",
-        &[
-            libc::SYS_settimeofday,
-            libc::SYS_clock_settime,
-            libc::SYS_clock_adjtime,
-        ],
-    ),
+    ("SYS_MODULE", &[libc::SYS_init_module, libc::SYS_finit_module, libc::SYS_delete_module]),
+    ("SYS_TIME", &[libc::SYS_settimeofday, libc::SYS_clock_settime, libc::SYS_clock_adjtime]),
     ("SYS_BOOT", &[libc::SYS_reboot]),
     ("SYS_PACCT", &[libc::SYS_acct]),
-    (
-        "SYS_PTRACE",
-        &[
-            libc::SYS_kcmp,
-            libc::SYS_process_vm_readv,
-            libc::SYS_process_vm_writev,
-        ],
-    ),
+    ("SYS_PTRACE", &[libc::SYS_kcmp, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev]),
     (
         "SYS_NICE",
         &[
@@ -136,21 +115,11 @@ const fn argument(index: u32) -> u32 {
 }
 
 fn statement(code: u32, value: u32) -> libc::sock_filter {
-    libc::sock_filter {
-        code: code as u16,
-        jt: 0,
-        jf: 0,
-        k: value,
-    }
+    libc::sock_filter { code: code as u16, jt: 0, jf: 0, k: value }
 }
 
 fn jump(test: u32, value: u32, if_true: u8, if_false: u8) -> libc::sock_filter {
-    libc::sock_filter {
-        code: (libc::BPF_JMP | test | libc::BPF_K) as u16,
-        jt: if_true,
-        jf: if_false,
-        k: value,
-    }
+    libc::sock_filter { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt: if_true, jf: if_false, k: value }
 }
 
 fn load(offset: u32) -> libc::sock_filter {
@@ -175,10 +144,7 @@ pub(crate) fn default_filter(capabilities: Set) -> Vec<libc::sock_filter> {
     ];
     if !capability::has(capabilities, "SYS_ADMIN") {
         // The flags of clone3 are behind a pointer that a filter cannot follow: programs then use clone.
-        program.extend([
-            jump(libc::BPF_JEQ, libc::SYS_clone3 as u32, 0, 1),
-            answer(unknown),
-        ]);
+        program.extend([jump(libc::BPF_JEQ, libc::SYS_clone3 as u32, 0, 1), answer(unknown)]);
         program.extend([
             jump(libc::BPF_JEQ, libc::SYS_clone as u32, 0, 4),
             load(argument(0)),
@@ -195,10 +161,8 @@ pub(crate) fn default_filter(capabilities: Set) -> Vec<libc::sock_filter> {
         answer(refuse),
         load(NUMBER),
     ]);
-    let governed = GOVERNED
-        .iter()
-        .filter(|(name, _)| !capability::has(capabilities, name))
-        .flat_map(|(_, calls)| calls.iter());
+    let governed =
+        GOVERNED.iter().filter(|(name, _)| !capability::has(capabilities, name)).flat_map(|(_, calls)| calls.iter());
     let mut refused: Vec<i64> = NEVER.iter().chain(governed).copied().collect();
     refused.sort_unstable();
     for call in refused {
@@ -210,18 +174,10 @@ pub(crate) fn default_filter(capabilities: Set) -> Vec<libc::sock_filter> {
 
 /// Puts the filter on this process, for good. Needs `no_new_privs` or CAP_SYS_ADMIN.
 pub(crate) fn install(program: &[libc::sock_filter]) -> Result<()> {
-    let program = libc::sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_ptr().cast_mut(),
-    };
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
     // SAFETY: the kernel copies `len` instructions from `filter`, which outlives the call, and does not write to them.
     let done = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            1, /* SECCOMP_SET_MODE_FILTER */
-            0,
-            &program,
-        )
+        libc::syscall(libc::SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, 0, &program)
     };
     nix::errno::Errno::result(done).context("load the seccomp filter")?;
     Ok(())

@@ -36,8 +36,8 @@ use crate::{
     mount,
     process::{self, ChildStreams, FromChild, Process},
     spec::{
-        ContainerSpec, ContainerState, Event, ExecSpec, Failure, Identity, Phase, PidMode, Request,
-        Response, SandboxSpec,
+        ContainerSpec, ContainerState, Event, ExecSpec, Failure, Identity, Phase, PidMode, Request, Response,
+        SandboxSpec,
     },
     wire,
 };
@@ -54,14 +54,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Runs a shim for the sandbox directory `dir`; returns in the parent as soon as the shim has a process of its own.
 pub(crate) fn main(dir: &Path) -> ExitCode {
     // SAFETY: marks descriptors as not inherited; none is closed, so no owner is surprised.
-    unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            3,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     // SAFETY: this process has one thread, so the child may go on as if it were the parent.
     match unsafe { nix::unistd::fork() } {
         Ok(nix::unistd::ForkResult::Parent { .. }) => return ExitCode::SUCCESS,
@@ -131,16 +124,14 @@ impl Shim {
     fn new(dir: &Path) -> Result<Self> {
         nix::unistd::setsid().context("start a session")?;
         let spec = fs::read(dir.join("spec.json")).context("read the sandbox's specification")?;
-        let spec: SandboxSpec =
-            serde_json::from_slice(&spec).context("decode the sandbox's specification")?;
+        let spec: SandboxSpec = serde_json::from_slice(&spec).context("decode the sandbox's specification")?;
         prctl::set_child_subreaper(true).context("become the parent of orphans")?;
         prctl::set_name(c"knarr-shim").context("set the process name")?;
         // A shim that is killed takes its pod with it. Lowering needs a capability that the machine may withhold.
         let _ = fs::write("/proc/self/oom_score_adj", "-998");
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         for group in &spec.cgroup_dirs {
-            fs::write(group.join("cgroup.procs"), "0")
-                .with_context(|| format!("enter cgroup {}", group.display()))?;
+            fs::write(group.join("cgroup.procs"), "0").with_context(|| format!("enter cgroup {}", group.display()))?;
         }
         let mut flags = CloneFlags::empty();
         if !spec.host_network {
@@ -162,13 +153,8 @@ impl Shim {
             fs::create_dir_all(&shm).context("make a directory for shared memory")?;
             mount::shared_memory(&shm, spec.shm_size)?;
         }
-        let own_pid_namespace =
-            fs::File::open("/proc/self/ns/pid").context("open the process namespace")?;
-        let pause = if spec.shared_pid {
-            Some(start_pause()?)
-        } else {
-            None
-        };
+        let own_pid_namespace = fs::File::open("/proc/self/ns/pid").context("open the process namespace")?;
+        let pause = if spec.shared_pid { Some(start_pause()?) } else { None };
 
         // A path of any length fits a socket address when it is relative.
         nix::unistd::chdir(dir).context("enter the sandbox directory")?;
@@ -181,16 +167,11 @@ impl Shim {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
         mask.thread_block().context("block SIGCHLD")?;
-        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            .context("open a signalfd")?;
+        let signals =
+            SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("open a signalfd")?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("open an epoll")?;
         for fd in [listener.as_fd(), signals.as_fd()] {
-            epoll
-                .add(
-                    fd,
-                    EpollEvent::new(EpollFlags::EPOLLIN, fd.as_raw_fd() as u64),
-                )
-                .context("watch a descriptor")?;
+            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, fd.as_raw_fd() as u64)).context("watch a descriptor")?;
         }
         Ok(Self {
             dir: dir.to_owned(),
@@ -234,12 +215,8 @@ impl Shim {
     /// Answers one request. True if it was the last.
     fn serve(&mut self) -> Result<bool> {
         let (socket, _) = self.listener.accept().context("accept a connection")?;
-        socket
-            .set_read_timeout(Some(PATIENCE))
-            .context("set a timeout")?;
-        socket
-            .set_write_timeout(Some(PATIENCE))
-            .context("set a timeout")?;
+        socket.set_read_timeout(Some(PATIENCE)).context("set a timeout")?;
+        socket.set_write_timeout(Some(PATIENCE)).context("set a timeout")?;
         let Some((request, _)) = wire::receive::<Request>(&socket)? else {
             return Ok(false);
         };
@@ -258,10 +235,7 @@ impl Shim {
             Err(e) => {
                 let failure = match e.downcast::<Failure>() {
                     Ok(failure) => failure,
-                    Err(other) => Failure {
-                        message: format!("{other:#}"),
-                        exit_code: 128,
-                    },
+                    Err(other) => Failure { message: format!("{other:#}"), exit_code: 128 },
                 };
                 (Response::Error(failure), Vec::new())
             }
@@ -277,16 +251,11 @@ impl Shim {
     }
 
     fn state(&self) -> Vec<ContainerState> {
-        self.containers
-            .values()
-            .map(|container| container.state.clone())
-            .collect()
+        self.containers.values().map(|container| container.state.clone()).collect()
     }
 
     fn find(&mut self, id: &str) -> Result<&mut Container> {
-        self.containers
-            .get_mut(id)
-            .ok_or_else(|| anyhow!("no container {id} in this sandbox"))
+        self.containers.get_mut(id).ok_or_else(|| anyhow!("no container {id} in this sandbox"))
     }
 
     fn handle(&mut self, request: Request) -> Result<(Response, Vec<OwnedFd>)> {
@@ -308,11 +277,7 @@ impl Shim {
                 done()
             }
             Request::Remove { id } => {
-                if self
-                    .containers
-                    .get(&id)
-                    .is_some_and(|container| container.state.pid > 0)
-                {
+                if self.containers.get(&id).is_some_and(|container| container.state.pid > 0) {
                     bail!("remove container {id}: it still runs");
                 }
                 self.containers.remove(&id);
@@ -369,10 +334,7 @@ impl Shim {
         let target = match mode {
             PidMode::Container => return clone_process(libc::CLONE_NEWNS | libc::CLONE_NEWPID),
             PidMode::Host => None,
-            PidMode::Pod => Some(
-                self.pause
-                    .context("the sandbox has no shared process namespace")?,
-            ),
+            PidMode::Pod => Some(self.pause.context("the sandbox has no shared process namespace")?),
             PidMode::Target(id) => Some(
                 self.containers
                     .get(id)
@@ -389,14 +351,12 @@ impl Shim {
         let Some(target) = target else {
             return clone_process(flags);
         };
-        let namespace = fs::File::open(format!("/proc/{target}/ns/pid"))
-            .context("open the container's process namespace")?;
-        setns(namespace, CloneFlags::CLONE_NEWPID)
-            .context("enter the container's process namespace")?;
+        let namespace =
+            fs::File::open(format!("/proc/{target}/ns/pid")).context("open the container's process namespace")?;
+        setns(namespace, CloneFlags::CLONE_NEWPID).context("enter the container's process namespace")?;
         let forked = clone_process(flags);
         if !matches!(forked, Ok(None)) {
-            setns(&self.own_pid_namespace, CloneFlags::CLONE_NEWPID)
-                .context("return to the own process namespace")?;
+            setns(&self.own_pid_namespace, CloneFlags::CLONE_NEWPID).context("return to the own process namespace")?;
         }
         forked
     }
@@ -406,9 +366,7 @@ impl Shim {
             bail!("create container {}: it exists", spec.id);
         }
         let log = match &spec.log_path {
-            Some(path) => Some(
-                Log::open(path.clone()).with_context(|| format!("open log {}", path.display()))?,
-            ),
+            Some(path) => Some(Log::open(path.clone()).with_context(|| format!("open log {}", path.display()))?),
             None => None,
         };
         let (ours, theirs) = wire::pair().context("make a socket pair")?;
@@ -419,16 +377,8 @@ impl Shim {
             for (name, is_stderr) in [("stdout", false), ("stderr", true)] {
                 let (read, write) = stream_pipe()?;
                 set_nonblocking(read.as_fd())?;
-                outputs.push(Output {
-                    fd: read,
-                    lines: Lines::new(name),
-                    is_stderr,
-                });
-                *(if is_stderr {
-                    &mut streams.stderr
-                } else {
-                    &mut streams.stdout
-                }) = Some(write);
+                outputs.push(Output { fd: read, lines: Lines::new(name), is_stderr });
+                *(if is_stderr { &mut streams.stderr } else { &mut streams.stdout }) = Some(write);
             }
             if spec.stdin {
                 let (read, write) = stream_pipe()?;
@@ -446,10 +396,7 @@ impl Shim {
             Ok(Some(ready)) => ready,
             Ok(None) => {
                 self.discard(pid);
-                bail!(
-                    "create container {}: its first process ended early",
-                    spec.id
-                );
+                bail!("create container {}: its first process ended early", spec.id);
             }
             Err(e) => {
                 self.discard(pid);
@@ -460,17 +407,11 @@ impl Shim {
             // The kernel wants a terminal's own buffer read and written by one descriptor each.
             stdin = Some(master.try_clone().context("share the terminal")?);
             set_nonblocking(master.as_fd())?;
-            outputs.push(Output {
-                fd: master,
-                lines: Lines::new("stdout"),
-                is_stderr: false,
-            });
+            outputs.push(Output { fd: master, lines: Lines::new("stdout"), is_stderr: false });
         }
         for output in &outputs {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, output.fd.as_raw_fd() as u64);
-            self.epoll
-                .add(output.fd.as_fd(), event)
-                .context("watch the container's output")?;
+            self.epoll.add(output.fd.as_fd(), event).context("watch the container's output")?;
         }
         let mut process = Process::of(&spec);
         process.args = Vec::new();
@@ -507,12 +448,8 @@ impl Shim {
 
     fn start(&mut self, id: &str) -> Result<()> {
         let container = self.find(id)?;
-        let Some(socket) = container.waiting.take() else {
-            bail!("container {id} has been started before")
-        };
-        (&socket)
-            .write_all(b"!")
-            .context("give the word to start")?;
+        let Some(socket) = container.waiting.take() else { bail!("container {id} has been started before") };
+        (&socket).write_all(b"!").context("give the word to start")?;
         container.state.started_at = now();
         container.state.phase = Phase::Running;
         // The socket closes when the program begins; before that only bad news can come.
@@ -533,11 +470,7 @@ impl Shim {
         let mut process = container.process.clone();
         process.args = spec.args;
         for variable in spec.env {
-            let name = variable
-                .split_inclusive('=')
-                .next()
-                .unwrap_or_default()
-                .to_owned();
+            let name = variable.split_inclusive('=').next().unwrap_or_default().to_owned();
             process.env.retain(|one| !one.starts_with(&name));
             process.env.push(variable);
         }
@@ -603,12 +536,7 @@ impl Shim {
             if let Some(socket) = self.further.remove(&pid) {
                 // Whoever waited for it may have gone.
                 let _ = wire::send(&socket, &Event::ExecExited { code }, &[]);
-            } else if let Some(id) = self
-                .containers
-                .values()
-                .find(|c| c.state.pid == pid)
-                .map(|c| c.state.id.clone())
-            {
+            } else if let Some(id) = self.containers.values().find(|c| c.state.pid == pid).map(|c| c.state.id.clone()) {
                 self.ended(&id, code);
             }
         }
@@ -622,11 +550,7 @@ impl Shim {
             // Where the first process is not number one, its children outlive it.
             cgroup::kill_all(&container.process.cgroup_dirs);
         }
-        let numbers: Vec<RawFd> = container
-            .outputs
-            .iter()
-            .map(|output| output.fd.as_raw_fd())
-            .collect();
+        let numbers: Vec<RawFd> = container.outputs.iter().map(|output| output.fd.as_raw_fd()).collect();
         for fd in numbers {
             while self.read_output(fd) {}
         }
@@ -650,31 +574,22 @@ impl Shim {
         state.phase = Phase::Exited;
         state.finished_at = time;
         state.exit_code = code;
-        state.oom_killed =
-            cgroup::oom_kills(&container.process.cgroup_dirs) > container.oom_kills_before;
+        state.oom_killed = cgroup::oom_kills(&container.process.cgroup_dirs) > container.oom_kills_before;
         let state = state.clone();
         if let Err(e) = record(&self.dir, &state) {
             eprintln!("{} record the end of {id}: {e:#}", timestamp(time));
         }
         let event = Event::Exited(state);
-        self.subscribers
-            .retain(|socket| wire::send(socket, &event, &[]).is_ok());
+        self.subscribers.retain(|socket| wire::send(socket, &event, &[]).is_ok());
     }
 
     /// Takes what there is to read of one output. True if there may be more.
     fn read_output(&mut self, fd: RawFd) -> bool {
-        let Some(container) = self
-            .containers
-            .values_mut()
-            .find(|c| c.outputs.iter().any(|o| o.fd.as_raw_fd() == fd))
+        let Some(container) = self.containers.values_mut().find(|c| c.outputs.iter().any(|o| o.fd.as_raw_fd() == fd))
         else {
             return false;
         };
-        let Some(position) = container
-            .outputs
-            .iter()
-            .position(|output| output.fd.as_raw_fd() == fd)
-        else {
+        let Some(position) = container.outputs.iter().position(|output| output.fd.as_raw_fd() == fd) else {
             return false;
         };
         let mut buffer = [0; 8192];
@@ -700,49 +615,29 @@ impl Shim {
             let mut lines = Vec::with_capacity(count + 64);
             output.lines.push(bytes, &timestamp(now()), &mut lines);
             if let Err(e) = log.write(&lines) {
-                eprintln!(
-                    "{} write the log of {}: {e}",
-                    timestamp(now()),
-                    container.state.id
-                );
+                eprintln!("{} write the log of {}: {e}", timestamp(now()), container.state.id);
             }
         }
         let index = usize::from(output.is_stderr);
-        container
-            .attached
-            .retain(|streams| pass_on(streams[index].as_fd(), bytes));
+        container.attached.retain(|streams| pass_on(streams[index].as_fd(), bytes));
         true
     }
 
     /// Ends every container, and leaves nothing mounted.
     fn stop(&mut self) -> Result<()> {
-        for container in self
-            .containers
-            .values()
-            .filter(|container| container.state.pid > 0)
-        {
+        for container in self.containers.values().filter(|container| container.state.pid > 0) {
             let _ = send_signal(container.state.pid, libc::SIGKILL);
             if container.pid_mode != PidMode::Container {
                 cgroup::kill_all(&container.process.cgroup_dirs);
             }
         }
-        while let Some(pid) = self
-            .containers
-            .values()
-            .map(|c| c.state.pid)
-            .find(|pid| *pid > 0)
-        {
+        while let Some(pid) = self.containers.values().map(|c| c.state.pid).find(|pid| *pid > 0) {
             let code = match waitpid(Pid::from_raw(pid), None) {
                 Ok(WaitStatus::Exited(_, code)) => code,
                 Err(nix::errno::Errno::EINTR) => continue,
                 _ => 128 + libc::SIGKILL,
             };
-            if let Some(id) = self
-                .containers
-                .values()
-                .find(|c| c.state.pid == pid)
-                .map(|c| c.state.id.clone())
-            {
+            if let Some(id) = self.containers.values().find(|c| c.state.pid == pid).map(|c| c.state.id.clone()) {
                 self.ended(&id, code);
             }
         }

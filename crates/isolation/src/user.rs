@@ -22,23 +22,13 @@ pub(crate) fn resolve(user: &User, passwd: &str, group: &str) -> Result<Resolved
     let entry = passwd
         .lines()
         .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| {
-            fields.len() >= 4
-                && (fields[0] == who || number.is_some() && fields[2].parse().ok() == number)
-        });
+        .find(|fields| fields.len() >= 4 && (fields[0] == who || number.is_some() && fields[2].parse().ok() == number));
     let (uid, primary, name, home) = match (&entry, number) {
         (Some(fields), _) => (
-            fields[2]
-                .parse()
-                .with_context(|| format!("read the number of user {who}"))?,
-            fields[3]
-                .parse()
-                .with_context(|| format!("read the group of user {who}"))?,
+            fields[2].parse().with_context(|| format!("read the number of user {who}"))?,
+            fields[3].parse().with_context(|| format!("read the group of user {who}"))?,
             Some(fields[0]),
-            fields
-                .get(5)
-                .filter(|home| !home.is_empty())
-                .map(|home| (*home).to_owned()),
+            fields.get(5).filter(|home| !home.is_empty()).map(|home| (*home).to_owned()),
         ),
         (None, Some(number)) => (number, 0, None, None),
         (None, None) => bail!("unable to find user {who}: no matching entries in passwd file"),
@@ -67,23 +57,12 @@ pub(crate) fn resolve(user: &User, passwd: &str, group: &str) -> Result<Resolved
         && let Some(name) = name
     {
         let member = |members: &str| members.split(',').any(|member| member == name);
-        supplementary.extend(
-            groups()
-                .filter(|(_, _, members)| member(members))
-                .map(|(_, gid, _)| gid),
-        );
+        supplementary.extend(groups().filter(|(_, _, members)| member(members)).map(|(_, gid, _)| gid));
     }
     supplementary.extend(&user.additional_groups);
     supplementary.sort_unstable();
     supplementary.dedup();
-    Ok(Resolved {
-        identity: Identity {
-            uid,
-            gid,
-            groups: supplementary,
-        },
-        home,
-    })
+    Ok(Resolved { identity: Identity { uid, gid, groups: supplementary }, home })
 }
 
 #[cfg(test)]
@@ -94,11 +73,7 @@ mod tests {
     const GROUP: &str = "root:x:0:\nweb:x:44:\nlog:x:4:web,other\n";
 
     fn of(user: &str) -> Result<(u32, u32, Vec<u32>)> {
-        let user = User {
-            user: user.into(),
-            additional_groups: vec![7],
-            ..User::default()
-        };
+        let user = User { user: user.into(), additional_groups: vec![7], ..User::default() };
         resolve(&user, PASSWD, GROUP).map(|r| (r.identity.uid, r.identity.gid, r.identity.groups))
     }
 
@@ -109,9 +84,6 @@ mod tests {
         assert_eq!(of("33").unwrap(), (33, 44, vec![4, 7]));
         assert_eq!(of("1000").unwrap(), (1000, 0, vec![7]));
         assert_eq!(of("1000:log").unwrap(), (1000, 4, vec![7]));
-        assert_eq!(
-            of("x").unwrap_err().to_string(),
-            "unable to find user x: no matching entries in passwd file"
-        );
+        assert_eq!(of("x").unwrap_err().to_string(), "unable to find user x: no matching entries in passwd file");
     }
 }

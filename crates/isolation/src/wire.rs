@@ -26,13 +26,7 @@ pub(crate) fn send(socket: &UnixStream, message: &impl Serialize, fds: &[RawFd])
     let rights = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
     let sent = loop {
-        match sendmsg::<()>(
-            socket.as_raw_fd(),
-            &[IoSlice::new(&frame)],
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        ) {
+        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&frame)], control, MsgFlags::MSG_NOSIGNAL, None) {
             Err(nix::errno::Errno::EINTR) => {}
             other => break other.context("send a frame")?,
         }
@@ -41,9 +35,7 @@ pub(crate) fn send(socket: &UnixStream, message: &impl Serialize, fds: &[RawFd])
 }
 
 /// Receives one frame; `None` when the other side has closed.
-pub(crate) fn receive<T: DeserializeOwned>(
-    socket: &UnixStream,
-) -> Result<Option<(T, Vec<OwnedFd>)>> {
+pub(crate) fn receive<T: DeserializeOwned>(socket: &UnixStream) -> Result<Option<(T, Vec<OwnedFd>)>> {
     let mut length = [0; 4];
     let (got, fds) = {
         let mut control = nix::cmsg_space!([RawFd; MOST_FDS]);
@@ -59,11 +51,7 @@ pub(crate) fn receive<T: DeserializeOwned>(
         for part in message.cmsgs().context("read descriptors beside a frame")? {
             if let ControlMessageOwned::ScmRights(received) = part {
                 // SAFETY: the kernel has just opened these descriptors for us; nobody else knows them.
-                fds.extend(
-                    received
-                        .into_iter()
-                        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-                );
+                fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
             }
         }
         (message.bytes, fds)
@@ -72,19 +60,14 @@ pub(crate) fn receive<T: DeserializeOwned>(
         return Ok(None);
     }
     let mut reader: &UnixStream = socket;
-    reader
-        .read_exact(&mut length[got..])
-        .context("receive a frame")?;
+    reader.read_exact(&mut length[got..]).context("receive a frame")?;
     let length = u32::from_le_bytes(length) as usize;
     if length > LONGEST {
         bail!("receive a frame: {length} bytes are more than {LONGEST}");
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).context("receive a frame")?;
-    Ok(Some((
-        serde_json::from_slice(&body).context("decode a frame")?,
-        fds,
-    )))
+    Ok(Some((serde_json::from_slice(&body).context("decode a frame")?, fds)))
 }
 
 /// A connected pair of sockets, not inherited across exec.
