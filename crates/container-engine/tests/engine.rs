@@ -1,5 +1,6 @@
 //! Real pods through CRI: their life, their limits, and what an engine finds that was killed. Needs root and busybox.
 
+#[allow(dead_code)]
 mod node;
 
 use std::{fs, time::Instant};
