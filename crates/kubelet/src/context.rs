@@ -15,6 +15,7 @@ use crate::Config;
 use crate::cri_config::{Surroundings, parse_resolv_conf};
 use crate::env::{Facts, Source, Sources};
 use crate::node::Machine;
+use crate::runtime::Cri;
 use crate::status::Host;
 
 pub(crate) const PODS: Resource = Resource { group: "", version: "v1", plural: "pods" };
@@ -25,7 +26,7 @@ const SERVICE_ACCOUNTS: Resource = Resource { group: "", version: "v1", plural: 
 pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) client: Client,
-    pub(crate) cri: cri::Clients,
+    pub(crate) cri: Cri,
     pub(crate) recorder: Recorder,
     pub(crate) host: Host,
     pub(crate) machine: Machine,

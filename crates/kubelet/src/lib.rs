@@ -14,6 +14,7 @@ mod plan;
 mod probe;
 mod prober;
 mod pull;
+mod runtime;
 mod server;
 mod status;
 mod steps;

@@ -4,13 +4,14 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 
 use crate::context::Context;
 use crate::view::{ContainerState, container as find_container};
@@ -164,22 +165,25 @@ where
     }
 }
 
-fn watch(path: &Path) -> anyhow::Result<AsyncFd<Inotify>> {
+/// Watches a file. The queue of events is read like a pipe: only that something came matters.
+fn watch(path: &Path) -> anyhow::Result<pipe::Receiver> {
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).context("watch the log")?;
     let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_ATTRIB;
     inotify.add_watch(path, flags).context("watch the log")?;
-    AsyncFd::new(inotify).context("watch the log")
+    let queue = inotify.as_fd().try_clone_to_owned().context("watch the log")?;
+    pipe::Receiver::from_owned_fd_unchecked(queue).context("watch the log")
 }
 
-async fn changed(watch: &AsyncFd<Inotify>) -> anyhow::Result<()> {
+async fn changed(watch: &pipe::Receiver) -> anyhow::Result<()> {
+    let mut events = [0; 4096];
     loop {
         // The writer of a log may hold it open beyond the container's end; then no event tells, so look now and then.
         let ready = tokio::time::timeout(std::time::Duration::from_secs(1), watch.readable()).await;
         let Ok(ready) = ready else { return Ok(()) };
-        let mut ready = ready?;
-        match watch.get_ref().read_events() {
+        ready?;
+        match watch.try_read(&mut events) {
             Ok(_) => return Ok(()),
-            Err(nix::errno::Errno::EAGAIN) => ready.clear_ready(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error).context("watch the log"),
         }
     }

@@ -71,7 +71,7 @@ pub(crate) async fn run(
         host: Host { ip: config.node_ip.clone() },
         config,
         client: client.clone(),
-        cri,
+        cri: cri.into(),
         recorder,
         machine,
         making: Semaphore::new(making),
@@ -171,9 +171,9 @@ async fn supervise(
 async fn follow_runtime(context: Arc<Context>, workers: Workers, cancel: CancellationToken) {
     let follow = async {
         loop {
-            match context.cri.runtime.clone().get_container_events(v1::GetEventsRequest {}).await {
+            match context.cri.get_container_events(v1::GetEventsRequest {}).await {
                 Ok(events) => {
-                    let mut events = events.into_inner();
+                    let mut events = events;
                     workers.wake(None);
                     loop {
                         match events.message().await {
@@ -204,11 +204,11 @@ async fn follow_runtime(context: Arc<Context>, workers: Workers, cancel: Cancell
 async fn end_orphans(context: Arc<Context>, cache: Cache<Arc<Pod>>, cancel: CancellationToken) {
     let work = async {
         cache.synced().await;
-        let mut cri = context.cri.runtime.clone();
+        let cri = context.cri.clone();
         let listed = cri.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await.context("list sandboxes")?;
         let known: HashSet<String> = cache.all().iter().map(|pod| pod.uid.clone()).collect();
         let mut orphans: BTreeMap<String, v1::PodSandbox> = BTreeMap::new();
-        for sandbox in listed.into_inner().items {
+        for sandbox in listed.items {
             // What has no label of ours belongs to somebody else, such as a Docker client.
             if sandbox.labels.get(POD_UID).is_some_and(|uid| !known.contains(uid)) {
                 orphans.insert(sandbox.id.clone(), sandbox);
@@ -229,12 +229,12 @@ async fn end_orphans(context: Arc<Context>, cache: Cache<Arc<Pod>>, cancel: Canc
 }
 
 async fn end_orphan(context: &Context, sandbox: v1::PodSandbox) -> anyhow::Result<()> {
-    let mut cri = context.cri.runtime.clone();
+    let cri = context.cri.clone();
     let timeout = sandbox.annotations.get(GRACE).and_then(|grace| grace.parse().ok()).unwrap_or(ORPHAN_GRACE);
     let filter = v1::ContainerFilter { pod_sandbox_id: sandbox.id.clone(), ..v1::ContainerFilter::default() };
-    let listed = cri.list_containers(v1::ListContainersRequest { filter: Some(filter) }).await?.into_inner().containers;
+    let listed = cri.list_containers(v1::ListContainersRequest { filter: Some(filter) }).await?.containers;
     let stops = listed.into_iter().filter(|found| found.state == v1::ContainerState::ContainerRunning as i32).map(|found| {
-        let mut cri = cri.clone();
+        let cri = cri.clone();
         async move { cri.stop_container(v1::StopContainerRequest { container_id: found.id, timeout }).await }
     });
     futures::future::try_join_all(stops).await?;

@@ -184,8 +184,8 @@ fn conditions(fresh: &Value, shown: &Value, now: Timestamp) -> Value {
 /// Everything of the status but the times.
 async fn facts(context: &Context) -> Value {
     let (config, machine) = (&context.config, &context.machine);
-    let mut cri = context.cri.runtime.clone();
-    let version = cri.version(v1::VersionRequest { version: "v1".to_owned() }).await.map(tonic::Response::into_inner);
+    let cri = context.cri.clone();
+    let version = cri.version(v1::VersionRequest { version: "v1".to_owned() }).await;
     let runtime = match &version {
         Ok(version) => format!("{}://{}", version.runtime_name, version.runtime_version),
         Err(_) => "knarr://unknown".to_owned(),
@@ -195,7 +195,7 @@ async fn facts(context: &Context) -> Value {
     };
     let ready = match cri.status(v1::StatusRequest { verbose: false }).await {
         Ok(answer) => {
-            let conditions = answer.into_inner().status.unwrap_or_default().conditions;
+            let conditions = answer.status.unwrap_or_default().conditions;
             let unmet: Vec<String> =
                 conditions.iter().filter(|c| !c.status).map(|c| format!("{}: {} {}", c.r#type, c.reason, c.message)).collect();
             if unmet.is_empty() {
@@ -252,8 +252,8 @@ async fn facts(context: &Context) -> Value {
 
 async fn images(context: &Context) -> Value {
     let request = v1::ListImagesRequest::default();
-    let mut images = match context.cri.images.clone().list_images(request).await {
-        Ok(answer) => answer.into_inner().images,
+    let mut images = match context.cri.list_images(request).await {
+        Ok(answer) => answer.images,
         Err(status) => {
             tracing::warn!("list images: {}", status.message());
             Vec::new()

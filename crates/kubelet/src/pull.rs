@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Container;
 use serde_json::Value;
 use tonic::Code;
 
+use crate::runtime::Cri;
 use crate::view::{Failure, ImageProgress};
 
 /// The pause after the first failed pull; it doubles (upstream's values).
@@ -68,17 +69,17 @@ pub fn credentials(image: &str, configs: &[Value]) -> Option<v1::AuthConfig> {
 }
 
 /// What is needed to pull.
-pub struct Pull<'a> {
+pub(crate) struct Pull<'a> {
     /// The runtime.
-    pub cri: &'a cri::Clients,
+    pub(crate) cri: &'a Cri,
     /// The container.
-    pub container: &'a Container,
+    pub(crate) container: &'a Container,
     /// Credentials, if the pod has some for this registry.
-    pub auth: Option<v1::AuthConfig>,
+    pub(crate) auth: Option<v1::AuthConfig>,
     /// The configuration of the pod's sandbox.
-    pub sandbox: v1::PodSandboxConfig,
+    pub(crate) sandbox: v1::PodSandboxConfig,
     /// The pause after the pull that failed before this one.
-    pub last_pause: Option<SignedDuration>,
+    pub(crate) last_pause: Option<SignedDuration>,
 }
 
 impl Pull<'_> {
@@ -86,7 +87,7 @@ impl Pull<'_> {
     ///
     /// A registry that cannot be reached does not stop a pod whose image is here; a registry that answers has the last
     /// word, whatever it says.
-    pub async fn run(self, now: impl Fn() -> Timestamp, mut note: impl FnMut(Note)) -> ImageProgress {
+    pub(crate) async fn run(self, now: impl Fn() -> Timestamp, mut note: impl FnMut(Note)) -> ImageProgress {
         let image = self.container.image.clone().unwrap_or_default();
         let policy = policy(self.container);
         let spec = v1::ImageSpec { image: image.clone(), user_specified_image: image.clone(), ..v1::ImageSpec::default() };
@@ -116,12 +117,12 @@ impl Pull<'_> {
                     auth: self.auth.clone(),
                     sandbox_config: Some(self.sandbox.clone()),
                 };
-                match self.cri.images.clone().pull_image(request).await {
+                match self.cri.pull_image(request).await {
                     Ok(answer) => {
                         let took = now().duration_since(started).as_millis();
                         let size = self.size(&spec).await.map(|size| format!(" Image size: {size} bytes.")).unwrap_or_default();
                         note((false, "Pulled", format!("Successfully pulled image {image:?} in {took}ms ({took}ms including waiting).{size}")));
-                        ImageProgress::Ready(answer.into_inner().image_ref)
+                        ImageProgress::Ready(answer.image_ref)
                     }
                     Err(status) if status.code() == Code::Unavailable && here.is_some() => {
                         let message = format!(
@@ -144,12 +145,12 @@ impl Pull<'_> {
 
     async fn here(&self, spec: &v1::ImageSpec) -> Result<Option<String>, tonic::Status> {
         let request = v1::ImageStatusRequest { image: Some(spec.clone()), verbose: false };
-        Ok(self.cri.images.clone().image_status(request).await?.into_inner().image.map(|image| image.id))
+        Ok(self.cri.image_status(request).await?.image.map(|image| image.id))
     }
 
     async fn size(&self, spec: &v1::ImageSpec) -> Option<u64> {
         let request = v1::ImageStatusRequest { image: Some(spec.clone()), verbose: false };
-        Some(self.cri.images.clone().image_status(request).await.ok()?.into_inner().image?.size)
+        Some(self.cri.image_status(request).await.ok()?.image?.size)
     }
 
     fn failed(&self, reason: &str, message: String, at: Timestamp) -> ImageProgress {

@@ -201,8 +201,8 @@ impl Server {
             let ended = || async {
                 let request = v1::ContainerStatusRequest { container_id: id.clone(), verbose: false };
                 let running = v1::ContainerState::ContainerRunning as i32;
-                match context.cri.runtime.clone().container_status(request).await {
-                    Ok(answer) => answer.into_inner().status.is_none_or(|status| status.state != running),
+                match context.cri.container_status(request).await {
+                    Ok(answer) => answer.status.is_none_or(|status| status.state != running),
                     Err(_) => true,
                 }
             };
@@ -240,16 +240,16 @@ impl Server {
         let state = state.ok_or_else(|| say(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))?;
         let (stdin, stdout) = (query.on(&["input", "stdin"]), query.on(&["output", "stdout"]));
         let (stderr, tty) = (query.on(&["error", "stderr"]), query.on(&["tty"]));
-        let mut cri = self.context.cri.runtime.clone();
+        let cri = self.context.cri.clone();
         let url = if what == "exec" {
             let cmd = query.all("command");
             let wanted = v1::ExecRequest { container_id: state.id.clone(), cmd, tty, stdin, stdout, stderr: stderr && !tty, ..Default::default() };
-            cri.exec(wanted).await.map(|answer| answer.into_inner().url)
+            cri.exec(wanted).await.map(|answer| answer.url)
         } else {
             // Whether there is a terminal is up to the container, not to who looks at it.
             let tty = crate::view::container(&pod, container).and_then(|container| container.tty).unwrap_or(false);
             let wanted = v1::AttachRequest { container_id: state.id.clone(), tty, stdin, stdout, stderr: stderr && !tty, ..Default::default() };
-            cri.attach(wanted).await.map(|answer| answer.into_inner().url)
+            cri.attach(wanted).await.map(|answer| answer.url)
         };
         self.pass(url, request).await
     }
@@ -260,7 +260,7 @@ impl Server {
         let sandbox = sandbox.ok_or_else(|| say(StatusCode::NOT_FOUND, format!("pod \"{name}\" has no running sandbox")))?;
         let ports = query.all("port").iter().flat_map(|ports| ports.split(',')).filter_map(|port| port.parse().ok()).collect();
         let wanted = v1::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port: ports };
-        let url = self.context.cri.runtime.clone().port_forward(wanted).await.map(|answer| answer.into_inner().url);
+        let url = self.context.cri.port_forward(wanted).await.map(|answer| answer.url);
         self.pass(url, request).await
     }
 

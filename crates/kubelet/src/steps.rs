@@ -50,7 +50,7 @@ pub(crate) async fn take(context: Arc<Context>, pod: Arc<Pod>, runtime: Runtime,
         Ok(()) => Outcome::Done,
         Err(error) => Outcome::Failed(format!("{error:#}")),
     };
-    let mut cri = context.cri.runtime.clone();
+    let cri = context.cri.clone();
     match step {
         Step::PrepareVolumes => Outcome::Volumes(prepare_volumes(&context, &pod, &memory).await),
         Step::Pull { container } => {
@@ -158,7 +158,7 @@ async fn run_sandbox(context: &Context, pod: &Pod, attempt: u32, memory: &Memory
             config: Some(cri_config::sandbox(pod, attempt, &around)),
             runtime_handler: pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.clone()).unwrap_or_default(),
         };
-        context.cri.runtime.clone().run_pod_sandbox(request).await.map_err(|status| anyhow!("{}", status.message()))
+        context.cri.run_pod_sandbox(request).await.map_err(|status| anyhow!("{}", status.message()))
     };
     match made.await {
         Ok(_) => None,
@@ -199,14 +199,14 @@ async fn start(
             return not_started("CreateContainerConfigError", message, None);
         }
     };
-    let mut cri = context.cri.runtime.clone();
+    let cri = context.cri.clone();
     let request = v1::CreateContainerRequest {
         pod_sandbox_id: sandbox,
         config: Some(config),
         sandbox_config: Some(cri_config::sandbox(pod, number, &around)),
     };
     let id = match cri.create_container(request).await {
-        Ok(answer) => answer.into_inner().container_id,
+        Ok(answer) => answer.container_id,
         Err(status) => {
             context.event(pod, Some(name), Warning, "Failed", &format!("Error: {}", status.message()));
             return not_started("CreateContainerError", status.message().to_owned(), None);
@@ -274,7 +274,7 @@ async fn check_user(context: &Context, pod: &Pod, container: &Container, image: 
     }
     let spec = v1::ImageSpec { image: image.to_owned(), ..v1::ImageSpec::default() };
     let request = v1::ImageStatusRequest { image: Some(spec), verbose: false };
-    let image = context.cri.images.clone().image_status(request).await?.into_inner().image.unwrap_or_default();
+    let image = context.cri.image_status(request).await?.image.unwrap_or_default();
     match image.uid {
         Some(uid) if uid.value != 0 => Ok(()),
         None if !image.username.is_empty() && image.username != "root" => {
@@ -299,7 +299,7 @@ async fn kill(context: &Context, pod: &Pod, runtime: &Runtime, id: &str, name: &
     let spent = client::clock::now().duration_since(started).as_secs();
     let left = if spent > 0 { (grace - spent).max(LEAST_GRACE) } else { grace };
     let request = v1::StopContainerRequest { container_id: id.to_owned(), timeout: left };
-    context.cri.runtime.clone().stop_container(request).await.map(drop).with_context(|| format!("stop container {name}"))
+    context.cri.stop_container(request).await.map(drop).with_context(|| format!("stop container {name}"))
 }
 
 async fn run_hook(
@@ -333,9 +333,8 @@ async fn run_hook(
 /// Runs a command in a container; an exit code other than zero is an error with the output.
 pub(crate) async fn exec_sync(context: &Context, id: &str, command: Vec<String>, timeout: i64) -> anyhow::Result<()> {
     let request = v1::ExecSyncRequest { container_id: id.to_owned(), cmd: command, timeout };
-    let answer = context.cri.runtime.clone().exec_sync(request).await.map_err(|status| anyhow!("{}", status.message()))?;
-    let answer = answer.into_inner();
-    if answer.exit_code != 0 {
+    let answer = context.cri.exec_sync(request).await.map_err(|status| anyhow!("{}", status.message()))?;
+        if answer.exit_code != 0 {
         let output = [answer.stdout, answer.stderr].concat();
         bail!("{}", String::from_utf8_lossy(&output));
     }

@@ -20,7 +20,7 @@ use crate::probe::Kind;
 use crate::prober::Probers;
 use crate::status::status_of;
 use crate::steps::{Outcome, take};
-use crate::view::{Backoff, ImageProgress, Memory, ProbeResults, Runtime, Stage, Volumes, container};
+use crate::view::{Backoff, Memory, ProbeResults, Runtime, Stage, container};
 use crate::volumes::PodDirectory;
 
 /// The pause after a step of tidying that failed.
@@ -207,7 +207,7 @@ impl Worker {
         }
         for sandbox in &runtime.sandboxes {
             let request = v1::RemovePodSandboxRequest { pod_sandbox_id: sandbox.id.clone() };
-            self.context.cri.runtime.clone().remove_pod_sandbox(request).await?;
+            self.context.cri.remove_pod_sandbox(request).await?;
         }
         let directory = PodDirectory::new(&self.context.config.data_dir, &self.uid);
         let logs = self.context.log_directory(pod);
@@ -304,27 +304,27 @@ fn without_nulls(value: &Value) -> Value {
 
 /// Asks the runtime for everything it holds for a pod.
 pub(crate) async fn look(context: &Context, pod: &Pod, uid: &str) -> anyhow::Result<Runtime> {
-    let mut cri = context.cri.runtime.clone();
+    let cri = context.cri.clone();
     let labels = HashMap::from([(POD_UID.to_owned(), uid.to_owned())]);
     let filter = v1::PodSandboxFilter { label_selector: labels.clone(), ..v1::PodSandboxFilter::default() };
-    let listed = cri.list_pod_sandbox(v1::ListPodSandboxRequest { filter: Some(filter) }).await?.into_inner().items;
+    let listed = cri.list_pod_sandbox(v1::ListPodSandboxRequest { filter: Some(filter) }).await?.items;
     let mut sandboxes = Vec::with_capacity(listed.len());
     for sandbox in listed {
         let request = v1::PodSandboxStatusRequest { pod_sandbox_id: sandbox.id, verbose: false };
         match cri.pod_sandbox_status(request).await {
-            Ok(answer) => sandboxes.extend(answer.into_inner().status),
+            Ok(answer) => sandboxes.extend(answer.status),
             Err(status) if status.code() == tonic::Code::NotFound => {}
             Err(status) => return Err(status.into()),
         }
     }
     let filter = v1::ContainerFilter { label_selector: labels, ..v1::ContainerFilter::default() };
-    let listed = cri.list_containers(v1::ListContainersRequest { filter: Some(filter) }).await?.into_inner().containers;
+    let listed = cri.list_containers(v1::ListContainersRequest { filter: Some(filter) }).await?.containers;
     let mut containers = Vec::with_capacity(listed.len());
     for found in listed {
         let request = v1::ContainerStatusRequest { container_id: found.id, verbose: false };
         match cri.container_status(request).await {
             Ok(answer) => {
-                if let Some(status) = answer.into_inner().status {
+                if let Some(status) = answer.status {
                     containers.push((found.pod_sandbox_id, status));
                 }
             }
