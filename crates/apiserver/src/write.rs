@@ -73,7 +73,7 @@ impl ApiServer {
                 meta::set(&mut object, "name", names::generated(&base, &names::suffix(rand::random())));
             }
             let name = meta::name(&object).to_owned();
-            judge(served, &name, kinds::meta::validate(served.row, &object), served.row.hooks.validate(&object))?;
+            judge(served, &name, &served.row.validate(&object))?;
             if cx.dry_run()? {
                 if self.store.get(&served.key(&request.namespace, &name)).is_some() {
                     return Err(ApiError::already_exists(served.row.group, served.row.plural, &name));
@@ -293,14 +293,8 @@ impl ApiServer {
         }
         self.complete(served, &mut wanted);
         match request.subresource.as_str() {
-            "status" => hooks.prepare_status_update(&mut wanted, current),
-            "finalize" => {
-                let finalizers = wanted["spec"]["finalizers"].take();
-                wanted = current.clone();
-                wanted["spec"]["finalizers"] = finalizers;
-            }
             "" => hooks.prepare_update(&mut wanted, current),
-            other => return Err(ApiError::internal(format!("subresource {other} cannot be written like an object"))),
+            name => hooks.prepare_subresource_update(name, &mut wanted, current),
         }
         schema::normalise(served.ty, &mut wanted);
         if served.row.has_generation && request.subresource.is_empty() && hooks.spec_changed(&wanted, current) {
@@ -324,16 +318,19 @@ impl ApiServer {
                 ));
             }
         }
-        judge(served, name, kinds::meta::validate(served.row, &wanted), hooks.validate(&wanted))?;
-        judge(served, name, hooks.validate_update(&wanted, current), Vec::new())?;
+        judge(served, name, &served.row.validate(&wanted))?;
+        judge(served, name, &match request.subresource.as_str() {
+            "" => served.row.validate_update(&wanted, current),
+            "status" => hooks.validate_status_update(&wanted, current),
+            _ => Vec::new(),
+        })?;
         Ok(wanted)
     }
 
     fn complete(&self, served: &Served, object: &mut Value) {
         object["apiVersion"] = served.api_version().into();
         object["kind"] = served.row.kind.into();
-        schema::apply_defaults(served.ty, object);
-        served.row.hooks.default(object);
+        served.row.default(object);
     }
 
     pub(crate) async fn put(
@@ -452,9 +449,8 @@ pub(crate) fn has_finalizers(object: &Value) -> bool {
     !meta::finalizers(object).is_empty() || object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty())
 }
 
-fn judge(served: &Served, name: &str, mut errors: Vec<FieldError>, more: Vec<FieldError>) -> Result<(), ApiError> {
-    errors.extend(more);
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(served.row.group, served.row.kind, name, &errors)) }
+fn judge(served: &Served, name: &str, errors: &[FieldError]) -> Result<(), ApiError> {
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(served.row.group, served.row.kind, name, errors)) }
 }
 
 /// Checks that the body is what the URL says, and fills in what the URL knows.
