@@ -6,6 +6,7 @@ mod clients;
 mod demo;
 mod host;
 mod images;
+#[cfg(test)]
 mod rules;
 mod test;
 
