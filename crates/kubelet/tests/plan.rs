@@ -150,7 +150,27 @@ fn a_new_pod_gets_volumes_then_a_sandbox_then_containers_while_images_come() {
                 two().sandbox(true).running("b").images(&["a"]).with(|m| drop(m.starts.insert("a".into(), failure("x", 1, 4)))).plan(),
             ),
         ],
-        expect![""],
+        expect![[r##"
+            # new
+            PrepareVolumes
+            Pull { container: "a" }
+            Pull { container: "b" }
+            # no volume
+            look again in 1 s
+            # volumes ready
+            RunSandbox { attempt: 0 }
+            Pull { container: "b" }
+            # no sandbox
+            look again in 3 s
+            # sandbox ready
+            Pull { container: "a" }
+            Start { container: "b", attempt: 0, sandbox: "s0" }
+            # all run
+
+            # pull failed
+            look again in 1 s
+            # start failed
+            look again in 3 s"##]],
     );
 }
 
@@ -174,7 +194,25 @@ fn init_containers_run_in_order_and_sidecars_stay() {
             ("sidecar died", base("Always").dead("i", 0).dead("s", 0).dead("j", 0).running("a").plan()),
             ("work done", base("Never").dead("i", 0).running("s").dead("j", 0).dead("a", 0).plan()),
         ],
-        expect![""],
+        expect![[r##"
+            # first
+            Start { container: "i", attempt: 0, sandbox: "s0" }
+            # first runs
+
+            # first failed
+            Start { container: "i", attempt: 1, sandbox: "s0" }
+            # first failed for good
+            StopSandbox { id: "s0" }
+            # first done
+            Start { container: "s", attempt: 0, sandbox: "s0" }
+            # sidecar runs
+            Start { container: "j", attempt: 0, sandbox: "s0" }
+            # all done
+            Start { container: "a", attempt: 0, sandbox: "s0" }
+            # sidecar died
+            Start { container: "s", attempt: 1, sandbox: "s0" }
+            # work done
+            Kill { id: "s0", container: "s", grace: 30, why: "Stopping container s" }"##]],
     );
 }
 
@@ -190,7 +228,19 @@ fn restarts_follow_the_policy_and_wait_longer_each_time() {
             ("ended 5 s ago, pause 20 s", dead("Always", 1).backing_off(20).plan()),
             ("ended 5 s ago, pause 5 s", dead("Always", 1).backing_off(5).plan()),
         ],
-        expect![""],
+        expect![[r##"
+            # Always, 0
+            Start { container: "a", attempt: 1, sandbox: "s0" }
+            # OnFailure, 1
+            Start { container: "a", attempt: 1, sandbox: "s0" }
+            # OnFailure, 0
+            StopSandbox { id: "s0" }
+            # Never, 1
+            StopSandbox { id: "s0" }
+            # ended 5 s ago, pause 20 s
+            look again in 15 s
+            # ended 5 s ago, pause 5 s
+            Start { container: "a", attempt: 1, sandbox: "s0" }"##]],
     );
     let mut last = None;
     let pauses = [0; 7].map(|_| {
@@ -216,7 +266,19 @@ fn what_is_left_over_is_cleared_away() {
             ),
             ("never started", created.plan()),
         ],
-        expect![""],
+        expect![[r##"
+            # sandbox died
+            Kill { id: "a0", container: "a", grace: 30, why: "Pod sandbox changed, it will be killed and re-created." }
+            # and its containers
+            RunSandbox { attempt: 1 }
+            # a new one is there
+            RemoveSandbox { id: "s0" }
+            Start { container: "a", attempt: 1, sandbox: "s1" }
+            Start { container: "b", attempt: 0, sandbox: "s1" }
+            # three of a name
+            RemoveContainer { id: "a0" }
+            # never started
+            RemoveContainer { id: "a0" }"##]],
     );
 }
 
@@ -234,7 +296,19 @@ fn a_pod_that_leaves_is_ended_from_the_inside_out() {
             ("just starting", two().deleted(7).sandbox(true).with(|m| drop(m.underway.insert(starting))).plan()),
             ("by force", forced.plan()),
         ],
-        expect![""],
+        expect![[r##"
+            # running
+            Kill { id: "a0", container: "a", grace: 7, why: "Stopping container a" }
+            # stopped
+            StopSandbox { id: "s0" }
+            # sandbox stopped
+            Finish
+            # never began
+            Finish
+            # just starting
+
+            # by force
+            Kill { id: "a0", container: "a", grace: 30, why: "Stopping container a" }"##]],
     );
 }
 
@@ -242,7 +316,11 @@ fn a_pod_that_leaves_is_ended_from_the_inside_out() {
 fn a_condemned_container_is_killed_and_started_again() {
     let why = "Container a failed liveness probe, will be restarted";
     let base = || one("Always").sandbox(true).with(|m| drop(m.condemned.insert("a0".into(), why.into())));
-    check(&[("runs", base().running("a").plan()), ("died", base().images(&["a"]).dead("a", 137).plan())], expect![""]);
+    check(&[("runs", base().running("a").plan()), ("died", base().images(&["a"]).dead("a", 137).plan())], expect![[r##"
+        # runs
+        Kill { id: "a0", container: "a", grace: 30, why: "Container a failed liveness probe, will be restarted" }
+        # died
+        Start { container: "a", attempt: 1, sandbox: "s0" }"##]]);
 }
 
 #[test]
@@ -250,7 +328,7 @@ fn restart_counts_go_on_when_the_runtime_has_forgotten_a_container() {
     let mut case = one("Always").sandbox(true).images(&["a"]);
     let known = json!([{ "name": "a", "containerID": "knarr://old", "restartCount": 4, "image": "", "imageID": "", "ready": true }]);
     case.pod.status = serde_json::from_value(json!({ "containerStatuses": known })).unwrap();
-    expect![""].assert_eq(&case.plan());
+    expect![[r#"Start { container: "a", attempt: 5, sandbox: "s0" }"#]].assert_eq(&case.plan());
 }
 
 #[test]
@@ -277,7 +355,55 @@ fn the_status_follows_a_pod_through_its_life() {
             ("failed", base("Never").dead("a", 2).shows()),
             ("deleted", base("Always").dead("a", 143).deleted(5).shows()),
         ],
-        expect![""],
+        expect![[r##"
+            # new
+            Pending: Initialized PodScheduled
+              a not ready restarts 0 {"waiting":{"reason":"ContainerCreating"}} last {}
+              b not ready restarts 0 {"waiting":{"reason":"ContainerCreating"}} last {}
+            # one of two runs
+            Pending: PodReadyToStartContainers Initialized PodScheduled
+              a ready restarts 0 {"running":{"startedAt":"2026-01-01T11:59:00Z"}} last {}
+              b not ready restarts 0 {"waiting":{"reason":"ContainerCreating"}} last {}
+            # both run
+            Running: PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+              a ready restarts 0 {"running":{"startedAt":"2026-01-01T11:59:00Z"}} last {}
+              b ready restarts 0 {"running":{"startedAt":"2026-01-01T11:59:00Z"}} last {}
+            # init
+            Pending: PodReadyToStartContainers PodScheduled
+              i not ready restarts 0 {"running":{"startedAt":"2026-01-01T11:59:00Z"}} last {}
+              a not ready restarts 0 {"waiting":{"reason":"PodInitializing"}} last {}
+            # init done
+            Running: PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+              i ready restarts 0 {"terminated":{"containerID":"knarr://i0","exitCode":0,"finishedAt":"2026-01-01T11:59:55Z","reason":"Completed","startedAt":"2026-01-01T11:59:00Z"}} last {}
+              a ready restarts 0 {"running":{"startedAt":"2026-01-01T11:59:00Z"}} last {}
+            # init failed
+            Failed: PodReadyToStartContainers PodScheduled
+              i not ready restarts 0 {"terminated":{"containerID":"knarr://i0","exitCode":3,"finishedAt":"2026-01-01T11:59:55Z","reason":"Error","startedAt":"2026-01-01T11:59:00Z"}} last {}
+              a not ready restarts 0 {"waiting":{"reason":"PodInitializing"}} last {}
+            # pull failed just now
+            Pending: PodReadyToStartContainers Initialized PodScheduled
+              a not ready restarts 0 {"waiting":{"message":"because","reason":"ErrImagePull"}} last {}
+            # pull failed before
+            Pending: PodReadyToStartContainers Initialized PodScheduled
+              a not ready restarts 0 {"waiting":{"message":"Back-off pulling image \"ia\": ErrImagePull: because","reason":"ImagePullBackOff"}} last {}
+            # bad config
+            Pending: PodReadyToStartContainers Initialized PodScheduled
+              a not ready restarts 0 {"waiting":{"message":"because","reason":"CreateContainerConfigError"}} last {}
+            # crash loop
+            Running: PodReadyToStartContainers Initialized PodScheduled
+              a not ready restarts 0 {"waiting":{"message":"back-off 2m40s restarting failed container=a pod=p_n(u)","reason":"CrashLoopBackOff"}} last {"terminated":{"containerID":"knarr://a0","exitCode":1,"finishedAt":"2026-01-01T11:59:55Z","reason":"Error","startedAt":"2026-01-01T11:59:00Z"}}
+            # runs again
+            Running: PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+              a ready restarts 1 {"running":{"startedAt":"2026-01-01T11:59:00Z"}} last {"terminated":{"containerID":"knarr://a0","exitCode":1,"finishedAt":"2026-01-01T11:59:55Z","reason":"Error","startedAt":"2026-01-01T11:59:00Z"}}
+            # done
+            Succeeded: PodReadyToStartContainers Initialized PodScheduled
+              a not ready restarts 0 {"terminated":{"containerID":"knarr://a0","exitCode":0,"finishedAt":"2026-01-01T11:59:55Z","reason":"Completed","startedAt":"2026-01-01T11:59:00Z"}} last {}
+            # failed
+            Failed: PodReadyToStartContainers Initialized PodScheduled
+              a not ready restarts 0 {"terminated":{"containerID":"knarr://a0","exitCode":2,"finishedAt":"2026-01-01T11:59:55Z","reason":"Error","startedAt":"2026-01-01T11:59:00Z"}} last {}
+            # deleted
+            Failed: PodReadyToStartContainers Initialized PodScheduled
+              a not ready restarts 0 {"terminated":{"containerID":"knarr://a0","exitCode":143,"finishedAt":"2026-01-01T11:59:55Z","reason":"Error","startedAt":"2026-01-01T11:59:00Z"}} last {}"##]],
     );
 }
 
@@ -300,7 +426,79 @@ fn probes_decide_readiness() {
 #[test]
 fn the_whole_status_has_upstreams_fields() {
     let status = one("Always").sandbox(true).running("a").status();
-    expect![""].assert_eq(&serde_json::to_string_pretty(&status).unwrap());
+    expect![[r#"
+        {
+          "conditions": [
+            {
+              "lastProbeTime": null,
+              "lastTransitionTime": "2026-01-01T12:00:00Z",
+              "observedGeneration": 3,
+              "status": "True",
+              "type": "PodReadyToStartContainers"
+            },
+            {
+              "lastProbeTime": null,
+              "lastTransitionTime": "2026-01-01T12:00:00Z",
+              "observedGeneration": 3,
+              "status": "True",
+              "type": "Initialized"
+            },
+            {
+              "lastProbeTime": null,
+              "lastTransitionTime": "2026-01-01T12:00:00Z",
+              "observedGeneration": 3,
+              "status": "True",
+              "type": "Ready"
+            },
+            {
+              "lastProbeTime": null,
+              "lastTransitionTime": "2026-01-01T12:00:00Z",
+              "observedGeneration": 3,
+              "status": "True",
+              "type": "ContainersReady"
+            },
+            {
+              "lastProbeTime": null,
+              "lastTransitionTime": "2026-01-01T12:00:00Z",
+              "observedGeneration": 3,
+              "status": "True",
+              "type": "PodScheduled"
+            }
+          ],
+          "containerStatuses": [
+            {
+              "containerID": "knarr://a0",
+              "image": "docker.io/library/ia:latest",
+              "imageID": "sha256:1",
+              "lastState": {},
+              "name": "a",
+              "ready": true,
+              "restartCount": 0,
+              "started": true,
+              "state": {
+                "running": {
+                  "startedAt": "2026-01-01T11:59:00Z"
+                }
+              }
+            }
+          ],
+          "hostIP": "192.0.2.1",
+          "hostIPs": [
+            {
+              "ip": "192.0.2.1"
+            }
+          ],
+          "observedGeneration": 3,
+          "phase": "Running",
+          "podIP": "10.0.0.2",
+          "podIPs": [
+            {
+              "ip": "10.0.0.2"
+            }
+          ],
+          "qosClass": "BestEffort",
+          "startTime": "2026-01-01T12:00:00Z"
+        }"#]].assert_eq(&serde_json::to_string_pretty(&status).unwrap());
 }
 
 #[test]
