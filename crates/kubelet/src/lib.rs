@@ -23,7 +23,6 @@ mod view;
 mod volumes;
 mod worker;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -59,11 +58,9 @@ pub struct Config {
     pub cluster_dns: Vec<String>,
     /// The domain of the cluster, such as `cluster.local`.
     pub cluster_domain: String,
-    /// Where the endpoint for logs and exec listens.
-    pub listen: SocketAddr,
     /// Certificate of the endpoint, and whose client certificates it asks for.
     pub tls: Arc<rustls::ServerConfig>,
-    /// Which client certificates may use the endpoint.
+    /// Which users, by the name in their client certificate, may use the endpoint.
     pub allow: Allow,
 }
 
@@ -80,16 +77,14 @@ impl Kubelet {
         Kubelet { config, client, cri }
     }
 
-    /// Runs until cancelled. Pods go on running afterwards; the next run takes them over.
+    /// Runs until cancelled, answering for logs and exec on `listener`. Pods go on running afterwards; the next run takes
+    /// them over.
     ///
     /// # Errors
-    /// When the endpoint's address is taken or the data directory cannot be made.
-    pub async fn run(self, cancel: CancellationToken) -> anyhow::Result<()> {
+    /// When the data directory cannot be made or the machine cannot be read.
+    pub async fn run(self, listener: TcpListener, cancel: CancellationToken) -> anyhow::Result<()> {
         std::fs::create_dir_all(self.config.data_dir.join("pods"))
             .with_context(|| format!("make {}", self.config.data_dir.display()))?;
-        let listener = TcpListener::bind(self.config.listen)
-            .await
-            .with_context(|| format!("listen on {}", self.config.listen))?;
         manager::run(self.config, self.client, self.cri, listener, cancel).await
     }
 }
