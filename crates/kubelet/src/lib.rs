@@ -59,7 +59,7 @@ pub struct Config {
     pub cluster_dns: Vec<String>,
     /// The domain of the cluster, such as `cluster.local`.
     pub cluster_domain: String,
-    /// Where the endpoint for logs and exec listens.
+    /// Where the endpoint for logs and exec listens, as the Node says.
     pub listen: SocketAddr,
     /// Certificate of the endpoint, and whose client certificates it asks for.
     pub tls: Arc<rustls::ServerConfig>,
@@ -80,16 +80,13 @@ impl Kubelet {
         Kubelet { config, client, cri }
     }
 
-    /// Runs until cancelled. Pods go on running afterwards; the next run takes them over.
+    /// Runs until cancelled, with its endpoint on `listener`. Pods go on running afterwards; the next run takes them over.
     ///
     /// # Errors
-    /// When the endpoint's address is taken or the data directory cannot be made.
-    pub async fn run(self, cancel: CancellationToken) -> anyhow::Result<()> {
+    /// When the data directory cannot be made.
+    pub async fn run(self, listener: TcpListener, cancel: CancellationToken) -> anyhow::Result<()> {
         std::fs::create_dir_all(self.config.data_dir.join("pods"))
             .with_context(|| format!("make {}", self.config.data_dir.display()))?;
-        let listener = TcpListener::bind(self.config.listen)
-            .await
-            .with_context(|| format!("listen on {}", self.config.listen))?;
         manager::run(self.config, self.client, self.cri, listener, cancel).await
     }
 }
