@@ -1,7 +1,7 @@
 //! The machine: where the repository is, commands with a clear error, packages, progress.
 
 use std::ffi::OsStr;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -76,6 +76,20 @@ impl Cmd {
     pub fn dir(mut self, dir: &Path) -> Self {
         self.inner.current_dir(dir);
         self
+    }
+
+    /// Lets it ask questions.
+    pub fn interactive(mut self) -> Self {
+        self.inner.stdin(Stdio::inherit());
+        self
+    }
+
+    /// Hands it this on its standard input.
+    pub fn input(mut self, text: &str) -> anyhow::Result<Self> {
+        let mut file = tempfile::tempfile().context("make a file for the input")?;
+        file.write_all(text.as_bytes()).and_then(|()| file.rewind()).context("write the input")?;
+        self.inner.stdin(file);
+        Ok(self)
     }
 
     /// Runs it with this terminal's output; an exit status other than 0 is an error.

@@ -1,8 +1,8 @@
 //! `cargo xtask …`: the repository's own commands, and its rules as tests.
 
 mod bench;
-mod cluster;
 mod clients;
+mod cluster;
 mod demo;
 mod host;
 mod images;

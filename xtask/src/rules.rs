@@ -200,7 +200,8 @@ fn kinds_are_not_named_downstairs_nor_in_the_api_server_without_a_reason() {
     let mut found = Vec::new();
     let mut used = BTreeSet::new();
     for (file, text) in sources() {
-        let watched = ["store", "client", "schema", "apiserver"].iter().any(|c| file.starts_with(&format!("crates/{c}/src/")));
+        let watched =
+            ["store", "client", "schema", "apiserver"].iter().any(|c| file.starts_with(&format!("crates/{c}/src/")));
         if !watched {
             continue;
         }
@@ -222,7 +223,8 @@ fn kinds_are_not_named_downstairs_nor_in_the_api_server_without_a_reason() {
 
 #[test]
 fn nothing_is_left_undone_or_switched_off() {
-    let marks = ["todo", "unimplemented"].map(|word| format!("{word}!(")).into_iter().chain([format!("#[{}", "ignore")]);
+    let marks =
+        ["todo", "unimplemented"].map(|word| format!("{word}!(")).into_iter().chain([format!("#[{}", "ignore")]);
     let marks: Vec<String> = marks.collect();
     let mut found = Vec::new();
     for (file, text) in sources() {
