@@ -107,7 +107,7 @@ impl Engine {
             cgroup_dirs: group.dirs(),
             shm_size: SHARED_MEMORY,
         };
-        let (shim, pid) = Shim::start(&self.config.shim_exe, &run, &spec)?;
+        let (shim, pid) = self.nursery.shim(&run, &spec)?;
         record.shim_pid = pid;
         if !record.host_network() {
             let namespace: OwnedFd =
