@@ -1,1 +1,260 @@
-//! The life of a request: route, authenticate, authorise, decode, default, admit, validate, store; watch, discovery, OpenAPI, streams to nodes.
+//! The life of a request: route → authenticate → authorise → decode → default → admit → validate → store; watch,
+//! discovery, OpenAPI, streams to nodes.
+//!
+//! [`ApiServer`] is the only one to touch the store. It answers requests over TLS ([`ApiServer::serve`]) and from inside
+//! the process ([`ApiServer::client`]), both through the same pipeline.
+
+mod admission;
+mod context;
+mod delete;
+mod discovery;
+mod health;
+mod openapi;
+mod read;
+mod request;
+mod respond;
+mod served;
+mod server;
+mod stored;
+mod streams;
+mod table;
+mod upkeep;
+mod watch;
+mod write;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use auth::{Attributes, User};
+use client::{ApiService, Body, BoxError, Client};
+use futures::FutureExt;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use object_model::{ApiError, Reason};
+use store::Store;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::context::{Context, read_body};
+use crate::request::{ResourceRequest, Target};
+use crate::served::Served;
+
+pub use crate::health::KUBERNETES;
+pub use crate::streams::KubeletClient;
+
+/// How long a request that does not stream may take (upstream's request timeout).
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The API server.
+pub struct ApiServer {
+    store: Arc<dyn Store>,
+    kubelet: KubeletClient,
+    /// `host:port` as discovery tells it.
+    address: String,
+    ready: AtomicBool,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl ApiServer {
+    /// A server over a store. `address` is where clients reach it.
+    pub fn new(store: Arc<dyn Store>, kubelet: KubeletClient, address: String) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            kubelet,
+            address,
+            ready: AtomicBool::new(false),
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Says that the first objects are there: `/readyz` answers ok from now on.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    fn store_failed(&self) -> bool {
+        self.store.watch("", self.store.revision()).is_err()
+    }
+
+    /// A client inside the process that makes its requests as `user`.
+    pub fn client(self: &Arc<Self>, user: User) -> Client {
+        let server = self.clone();
+        let service = tower::service_fn(move |mut request: Request<Body>| {
+            let server = server.clone();
+            request.extensions_mut().insert(user.clone());
+            async move { Ok::<_, BoxError>(server.handle(request).await) }
+        });
+        Client::new(ApiService::new(service))
+    }
+
+    /// Answers one request. The user is taken from the request's extensions; without one it is anonymous.
+    pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        let audit_id = audit_id(&request);
+        let answer = AssertUnwindSafe(self.answer(request)).catch_unwind().await.unwrap_or_else(|_| {
+            // The panic has been printed by the hook; the client must not hang.
+            respond::error(&ApiError::internal("the handler of this request panicked"), None)
+        });
+        let mut response = answer;
+        let headers = response.headers_mut();
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+        if let Ok(value) = HeaderValue::from_str(&audit_id) {
+            headers.insert(HeaderName::from_static("audit-id"), value);
+        }
+        response
+    }
+
+    async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
+        let user = request.extensions_mut().remove::<User>().unwrap_or_else(User::anonymous);
+        let cx = match Context::new(user, &request) {
+            Ok(cx) => cx,
+            Err(error) => return respond::error(&error, None),
+        };
+        let path = request.uri().path().to_owned();
+        let target = request::target(&cx.method, &path, &cx.query);
+        let mut response = match self.dispatch(&cx, &path, target, request).await {
+            Ok(response) => response,
+            Err(error) => respond::error(&error, Some(&cx.accept)),
+        };
+        for warning in cx.take_warnings() {
+            // RFC 7234 warn-text is a quoted string.
+            let text = format!("299 - \"{}\"", warning.replace('\\', "\\\\").replace('"', "\\\""));
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                response.headers_mut().append(header::WARNING, value);
+            }
+        }
+        response
+    }
+
+    async fn dispatch(
+        &self,
+        cx: &Context,
+        path: &str,
+        target: Target,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ApiError> {
+        match target {
+            Target::Path => {
+                let verb = cx.method.as_str().to_ascii_lowercase();
+                let refusal = auth::authorize(&Attributes {
+                    user: &cx.user,
+                    verb: &verb,
+                    group: "",
+                    resource: "".into(),
+                    namespace: "",
+                    name: "",
+                    path,
+                });
+                refusal.map_err(|why| self.refuse(cx, "", "", "", &why))?;
+                self.answer_path(cx, path)
+            }
+            Target::Resource(r) => {
+                let resource = if r.subresource.is_empty() {
+                    r.resource.clone()
+                } else {
+                    format!("{}/{}", r.resource, r.subresource)
+                };
+                let refusal = auth::authorize(&Attributes {
+                    user: &cx.user,
+                    verb: r.verb,
+                    group: &r.group,
+                    resource: resource.into(),
+                    namespace: &r.namespace,
+                    name: &r.name,
+                    path,
+                });
+                refusal.map_err(|why| self.refuse(cx, &r.group, &r.resource, &r.name, &why))?;
+                self.answer_resource(cx, &r, request).await
+            }
+        }
+    }
+
+    fn refuse(&self, cx: &Context, group: &str, resource: &str, name: &str, why: &str) -> ApiError {
+        // Who brings no credentials is asked for them; who brings some is told what they do not allow.
+        if cx.user.is_anonymous() && cx.headers.contains_key(header::AUTHORIZATION) {
+            return ApiError::new(Reason::Unauthorized, "Unauthorized");
+        }
+        ApiError::forbidden(group, resource, name, why)
+    }
+
+    fn answer_path(&self, cx: &Context, path: &str) -> Result<Response<Body>, ApiError> {
+        if let Some(answer) = discovery::answer(path, &cx.accept, &cx.headers, &self.address) {
+            return answer;
+        }
+        if let Some(answer) = openapi::answer(path, &cx.query, &cx.headers) {
+            return answer;
+        }
+        Ok(self.path(path, &cx.query).unwrap_or_else(|| {
+            respond::typed(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n")
+        }))
+    }
+
+    async fn answer_resource(
+        &self,
+        cx: &Context,
+        r: &ResourceRequest,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ApiError> {
+        if (r.group.as_str(), r.resource.as_str(), r.verb) == ("authentication.k8s.io", "selfsubjectreviews", "create")
+        {
+            let review = write::self_subject_review(&cx.user);
+            let type_name = "authentication.v1.SelfSubjectReview";
+            return respond::object(&cx.accept, None, type_name, StatusCode::CREATED, &review, table::Include::None);
+        }
+        let served = Served::find(&r.group, &r.version, &r.resource)?;
+        if !served.namespaced() && !r.namespace.is_empty() && !served.is_core("Namespace") {
+            return Err(ApiError::new(Reason::NotFound, "the server could not find the requested resource"));
+        }
+        let verbs = match served.subresource(&r.subresource) {
+            _ if r.subresource.is_empty() => served.row.verbs,
+            Some(sub) => sub.verbs,
+            None => return Err(ApiError::new(Reason::NotFound, "the server could not find the requested resource")),
+        };
+        let needs_namespace =
+            served.namespaced() && r.namespace.is_empty() && !matches!(r.verb, "list" | "watch" | "deletecollection");
+        if !verbs.contains(&r.verb) || (needs_namespace && r.name.is_empty()) {
+            return Err(ApiError::method_not_allowed());
+        }
+        match (r.subresource.as_str(), r.verb) {
+            ("log" | "exec" | "attach" | "portforward", _) => return self.stream(cx, r, &served, request).await,
+            ("", "watch") => return self.watch(cx, r, &served).await,
+            _ => {}
+        }
+        let work = async {
+            let body = read_body(request.into_body()).await?;
+            match (r.subresource.as_str(), r.verb) {
+                ("binding", _) => self.bind(cx, r, &served, body).await,
+                ("", "create") => self.create(cx, r, &served, body).await,
+                ("", "list") => self.list(cx, r, &served).await,
+                ("", "delete") => {
+                    admission::admit_delete(&served, &r.name)?;
+                    self.delete(cx, r, &served, body).await
+                }
+                ("", "deletecollection") => self.delete_collection(cx, r, &served, body).await,
+                (_, "get") => self.get(cx, r, &served),
+                (_, "update") => self.update(cx, r, &served, body).await,
+                (_, "patch") => self.patch(cx, r, &served, body).await,
+                _ => Err(ApiError::method_not_allowed()),
+            }
+        };
+        tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
+            Err(ApiError::new(Reason::Timeout, "Timeout: request did not complete within the allotted timeout"))
+        })
+    }
+}
+
+/// The id a request is followed by: the client's, if it is sane, or a new one.
+fn audit_id(request: &Request<Body>) -> String {
+    request
+        .headers()
+        .get("audit-id")
+        .and_then(|v| v.to_str().ok())
+        .filter(|v| v.len() <= 64 && v.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
+        .map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
+}

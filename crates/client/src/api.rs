@@ -15,9 +15,30 @@ use tower::ServiceExt;
 /// Any error of a transport.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of requests and responses.
-pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 /// What answers requests: the API server itself, or a connection to one.
 pub type ApiService = tower::util::BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
+
+/// A body that broke off. A type of its own, as a boxed error's lifetime gets in the way of `Send` futures.
+#[derive(Debug)]
+pub struct BodyError(BoxError);
+
+impl BodyError {
+    /// A body that broke off because of this.
+    pub fn new(cause: impl Into<BoxError>) -> Self {
+        Self(cause.into())
+    }
+}
+
+impl std::fmt::Display for BodyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+type Sent = std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
 
 /// A body without content.
 pub fn empty() -> Body {
@@ -174,8 +195,13 @@ impl Client {
     ///
     /// # Errors
     /// When the transport fails; an error status is a response.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-        self.service.clone().oneshot(request).await.map_err(|e| ApiError::internal(format!("send request: {e}")))
+    pub fn send(
+        &self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, ApiError>> + Send + use<> {
+        // Boxed, so that the futures of callers do not carry the service's type (and its lifetimes) in theirs.
+        let sent: Sent = Box::pin(self.service.clone().oneshot(request));
+        async move { sent.await.map_err(|e| ApiError::internal(format!("send request: {e}"))) }
     }
 
     /// Sends a request and reads the whole answer.

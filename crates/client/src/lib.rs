@@ -10,7 +10,8 @@ mod events;
 mod queue;
 
 pub use api::{
-    Api, ApiService, Body, BoxError, Client, List, ListParams, Patch, Resource, WatchEvent, WatchStream, empty, full,
+    Api, ApiService, Body, BodyError, BoxError, Client, List, ListParams, Patch, Resource, WatchEvent, WatchStream,
+    empty, full,
 };
 pub use cache::{Cache, Cached, Change, Reflector};
 pub use events::{EventType, Recorder};

@@ -1,1 +1,209 @@
-//! One pure plan per controller, one table, one runner.
+//! Controllers: one pure `plan` each, one table, one runner.
+//!
+//! A controller looks at its subject and what belongs to it, and returns the writes that bring both nearer to what the
+//! subject asks for. The runner wakes it, carries the writes out, and refuses those it has not declared.
+//!
+//! To add one: a file with a `CONTROLLER` row, and two lines here (its `mod`, and its place in [`CONTROLLERS`]).
+
+mod deployment;
+mod garbage_collector;
+mod namespace;
+mod replica_set;
+mod rollout;
+mod runner;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Cached, EventType, Patch, Resource};
+use jiff::Timestamp;
+use serde_json::Value;
+
+pub use runner::Manager;
+
+/// The table.
+pub(crate) static CONTROLLERS: &[&Controller] =
+    &[&deployment::CONTROLLER, &replica_set::CONTROLLER, &namespace::CONTROLLER];
+
+/// An object as controllers see it.
+pub type Object = Arc<Cached<Value>>;
+/// Namespace and name of a subject.
+pub type Key = (String, String);
+
+/// What a controller may see.
+pub trait Objects {
+    /// One object.
+    fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<Object>;
+    /// The objects of a namespace, or all where it is empty.
+    fn list(&self, resource: Resource, namespace: &str) -> Vec<Object>;
+}
+
+/// One controller.
+pub struct Controller {
+    /// Its name, as `--controllers` and metrics have it.
+    pub name: &'static str,
+    /// What it is about: one object of this resource at a time.
+    pub subject: Resource,
+    /// What else it sees, and whom a change of that wakes.
+    pub reads: &'static [Read],
+    /// What it writes; everything else is refused.
+    pub writes: &'static [Writes],
+    /// What to do about a subject now. Reads no clock and does no IO.
+    pub plan: fn(&Value, &dyn Objects, Timestamp) -> anyhow::Result<Vec<Action>>,
+}
+
+/// Something a controller sees beside its subject.
+pub struct Read {
+    /// The resource.
+    pub resource: Resource,
+    /// The subjects that a change of this object concerns.
+    pub wakes: fn(&Value, &dyn Objects) -> Vec<Key>,
+}
+
+/// A declaration of what a controller writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// It creates, changes and deletes objects of this resource that belong to its subject.
+    Children(Resource),
+    /// It writes the status of its subject.
+    Status,
+    /// It writes its subject otherwise, or what others write as well.
+    Shared {
+        /// The resource.
+        resource: Resource,
+        /// Why it must.
+        because: &'static str,
+    },
+    /// It deletes anything that stands in a namespace.
+    Anything {
+        /// Why it must.
+        because: &'static str,
+    },
+}
+
+/// One thing a controller wants done. `resource`, `namespace` and `name` say to what; `event` is recorded when it is done.
+#[allow(missing_docs)]
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Create an object. The event is recorded with the new name at its end.
+    Create { resource: Resource, namespace: String, object: Value, event: Option<Note> },
+    /// Patch an object, or its subresource.
+    Patch { resource: Resource, namespace: String, name: String, subresource: &'static str, kind: Patch, patch: Value },
+    /// Replace an object, or its subresource; refused when it has changed meanwhile.
+    Update { resource: Resource, namespace: String, name: String, subresource: &'static str, object: Value },
+    /// Delete an object with these `DeleteOptions`.
+    Delete { resource: Resource, namespace: String, name: String, options: Value, event: Option<Note> },
+    /// Tell people.
+    Event(Note),
+    /// Look again after a while.
+    Again(Duration),
+}
+
+/// An event to record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Note {
+    /// What it is about.
+    pub about: Value,
+    /// Normal or a warning.
+    pub kind: EventType,
+    /// The reason, one word.
+    pub reason: &'static str,
+    /// The sentence.
+    pub message: String,
+}
+
+impl Note {
+    /// An event of normal work.
+    pub fn normal(about: &Value, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { about: about.clone(), kind: EventType::Normal, reason, message: message.into() }
+    }
+}
+
+const fn core(plural: &'static str) -> Resource {
+    Resource { group: "", version: "v1", plural }
+}
+
+const fn apps(plural: &'static str) -> Resource {
+    Resource { group: "apps", version: "v1", plural }
+}
+
+pub(crate) const PODS: Resource = core("pods");
+pub(crate) const NAMESPACES: Resource = core("namespaces");
+pub(crate) const REPLICA_SETS: Resource = apps("replicasets");
+pub(crate) const DEPLOYMENTS: Resource = apps("deployments");
+
+/// The subject that controls this object, if its kind is the one given.
+pub(crate) fn controller_key(object: &Value, kind: &str) -> Option<Key> {
+    let owner = object_model::meta::controller_of(object).filter(|o| o.kind == kind)?;
+    Some((object_model::meta::namespace(object).to_owned(), owner.name))
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Objects for tests of plans.
+
+    use super::*;
+    use object_model::meta;
+
+    /// A fixed set of objects.
+    #[derive(Default)]
+    pub struct Fixed(pub Vec<(Resource, Object)>);
+
+    impl Fixed {
+        /// Adds an object.
+        pub fn with(mut self, resource: Resource, object: Value) -> Self {
+            let cached = Cached {
+                namespace: meta::namespace(&object).to_owned(),
+                name: meta::name(&object).to_owned(),
+                uid: meta::uid(&object).to_owned(),
+                resource_version: meta::resource_version(&object).to_owned(),
+                object,
+            };
+            self.0.push((resource, Arc::new(cached)));
+            self
+        }
+    }
+
+    impl Objects for Fixed {
+        fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<Object> {
+            self.list(resource, namespace).into_iter().find(|o| o.name == name)
+        }
+
+        fn list(&self, resource: Resource, namespace: &str) -> Vec<Object> {
+            let wanted =
+                |(r, o): &&(Resource, Object)| *r == resource && (namespace.is_empty() || o.namespace == namespace);
+            self.0.iter().filter(wanted).map(|(_, o)| o.clone()).collect()
+        }
+    }
+
+    /// A moment.
+    pub fn now() -> Timestamp {
+        "2026-01-01T00:00:00Z".parse().expect("a time")
+    }
+
+    /// The actions in short, one a line.
+    pub fn brief(actions: &[Action]) -> String {
+        let line = |a: &Action| match a {
+            Action::Create { resource, object, .. } => {
+                let m = &object["metadata"];
+                let name = m["name"].as_str().or(m["generateName"].as_str()).unwrap_or_default();
+                format!("create {} {name} replicas={}", resource.plural, object["spec"]["replicas"])
+            }
+            Action::Patch { resource, name, subresource, patch, .. } => {
+                format!("patch {} {name} {subresource} {patch}", resource.plural)
+            }
+            Action::Update { resource, name, subresource, object, .. } => {
+                let detail = if *subresource == "status" {
+                    object["status"].to_string()
+                } else {
+                    format!("replicas={}", object["spec"]["replicas"])
+                };
+                format!("update {} {name} {subresource} {detail}", resource.plural)
+            }
+            Action::Delete { resource, name, .. } => format!("delete {} {name}", resource.plural),
+            Action::Event(note) => format!("event {} {}", note.reason, note.message),
+            Action::Again(after) => format!("again in {}s", after.as_secs()),
+        };
+        actions.iter().map(|a| line(a) + "\n").collect()
+    }
+}

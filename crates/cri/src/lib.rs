@@ -10,4 +10,4 @@ pub mod v1;
 
 mod transport;
 
-pub use transport::{Clients, Transport, connect, in_process};
+pub use transport::{Clients, Transport, TransportError, connect, in_process};

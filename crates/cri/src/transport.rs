@@ -19,9 +19,26 @@ use crate::v1::{
 /// Largest message a client accepts, in bytes: kubelets use 16 MiB, as container lists grow with the node.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
+/// A call did not reach the runtime, or its answer did not come back. A type of its own and not a boxed trait object: the
+/// compiler must see that futures of calls can move between threads.
+#[derive(Debug)]
+pub struct TransportError(tower::BoxError);
+
+impl std::fmt::Display for TransportError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for TransportError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
 /// Carries a gRPC request to the runtime, wherever that is.
 pub type Transport =
-    BoxCloneSyncService<http::Request<Body>, http::Response<Body>, tower::BoxError>;
+    BoxCloneSyncService<http::Request<Body>, http::Response<Body>, TransportError>;
 
 /// Clients of both CRI services of one runtime. Cheap to clone.
 #[derive(Clone)]
@@ -50,10 +67,10 @@ pub fn in_process<E: RuntimeService + ImageService>(engine: Arc<E>) -> Clients {
     let runtime =
         RuntimeServiceServer::from_arc(engine.clone()).max_decoding_message_size(MAX_MESSAGE);
     let images = ImageServiceServer::from_arc(engine).max_decoding_message_size(MAX_MESSAGE);
-    let runtime = ServiceExt::<http::Request<Body>>::map_err(runtime, |never| -> tower::BoxError {
+    let runtime = ServiceExt::<http::Request<Body>>::map_err(runtime, |never| -> TransportError {
         match never {}
     });
-    let images = ServiceExt::<http::Request<Body>>::map_err(images, |never| -> tower::BoxError {
+    let images = ServiceExt::<http::Request<Body>>::map_err(images, |never| -> TransportError {
         match never {}
     });
     Clients::new(
@@ -78,6 +95,6 @@ pub async fn connect(path: impl AsRef<Path>) -> anyhow::Result<Clients> {
         }))
         .await
         .context(described)?;
-    let transport = BoxCloneSyncService::new(channel.map_err(tower::BoxError::from));
+    let transport = BoxCloneSyncService::new(channel.map_err(|error| TransportError(error.into())));
     Ok(Clients::new(transport.clone(), transport))
 }

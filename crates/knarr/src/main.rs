@@ -1,2 +1,54 @@
-//! `knarr`: Kubernetes in one binary.
-fn main() {}
+//! `knarr`: Kubernetes in one binary, with the container engine inside.
+
+mod control;
+mod first_objects;
+mod host;
+mod image;
+mod kubeconfig;
+mod options;
+mod pki;
+mod server;
+mod uninstall;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::options::{Command, Options};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // A shim forks, so it must be itself before any thread exists.
+    if let Some(code) = isolation::dispatch(std::env::args_os()) {
+        return code;
+    }
+    let options = Options::parse();
+    let filter = EnvFilter::try_from_env("KNARR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("knarr: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<()> {
+    // Two providers in one process panic at the first handshake, so the one is named before anything uses TLS.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        anyhow::bail!("another TLS provider was installed before");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        match options.command {
+            Command::Server(options) => server::run(options).await,
+            Command::Image(command) => image::run(command).await,
+            Command::Uninstall(options) => uninstall::run(options).await,
+        }
+    })
+}

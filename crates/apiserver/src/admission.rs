@@ -1,0 +1,46 @@
+//! Built-in admission: what a request must satisfy beyond its own fields.
+//!
+//! Kinds named here, and why: Namespace, because objects may only be made in one that exists and stays (upstream's
+//! NamespaceLifecycle).
+
+use object_model::{ApiError, meta};
+use serde_json::Value;
+
+use crate::ApiServer;
+use crate::served::Served;
+use crate::stored;
+
+/// Namespaces that may not be deleted (upstream's immortal namespaces).
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+/// Judges a creation. The object may be completed.
+///
+/// # Errors
+/// 404 when the namespace does not exist, 403 when it is being deleted.
+pub fn admit_create(server: &ApiServer, served: &Served, namespace: &str, object: &mut Value) -> Result<(), ApiError> {
+    if !served.namespaced() {
+        return Ok(());
+    }
+    let namespaces = Served::find("", "v1", "namespaces")?;
+    let Some(entry) = server.store.get(&namespaces.key("", namespace)) else {
+        return Err(ApiError::not_found("", "namespaces", namespace));
+    };
+    let holder = stored::decode(&namespaces, &entry)?;
+    if meta::deletion_timestamp(&holder).is_some() {
+        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        return Err(ApiError::forbidden(served.row.group, served.row.plural, meta::name(object), why)
+            .cause("NamespaceTerminating", &format!("namespace {namespace} is being terminated")));
+    }
+    Ok(())
+}
+
+/// Judges a deletion.
+///
+/// # Errors
+/// 403 for a namespace the cluster cannot be without.
+pub fn admit_delete(served: &Served, name: &str) -> Result<(), ApiError> {
+    if served.is_core("Namespace") && IMMORTAL.contains(&name) {
+        return Err(ApiError::forbidden("", "namespaces", name, "this namespace may not be deleted"));
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! What the handlers of one request share.
+
+use std::sync::Mutex;
+
+use auth::User;
+use bytes::Bytes;
+use client::Body;
+use http::{HeaderMap, Method, Request, header};
+use http_body_util::{BodyExt, Limited};
+use object_model::{ApiError, Reason};
+use schema::{DecodeError, Decoded, Type};
+use serde_json::Value;
+
+use crate::request::{Accept, Query};
+
+/// The longest body of a request, in bytes (upstream's limit).
+pub const BODY_MAX: usize = 3 << 20;
+
+/// One request, taken apart.
+pub struct Context {
+    /// Who asks.
+    pub user: User,
+    /// The query.
+    pub query: Query,
+    /// What forms the client accepts.
+    pub accept: Accept,
+    /// The method.
+    pub method: Method,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// What the client is to be warned of.
+    warnings: Mutex<Vec<String>>,
+}
+
+/// How strictly a body is read (`fieldValidation`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strictness {
+    /// Unknown and duplicate fields are dropped.
+    Ignore,
+    /// They are dropped, and the client is warned.
+    Warn,
+    /// They fail the request.
+    Strict,
+}
+
+impl Context {
+    /// The context of a request by a user.
+    ///
+    /// # Errors
+    /// 406 when the client accepts nothing the server speaks.
+    pub fn new(user: User, request: &Request<Body>) -> Result<Self, ApiError> {
+        Ok(Self {
+            user,
+            query: Query::of(request.uri()),
+            accept: Accept::of(request.headers())?,
+            method: request.method().clone(),
+            headers: request.headers().clone(),
+            warnings: Mutex::default(),
+        })
+    }
+
+    /// Adds a warning.
+    pub fn warn(&self, text: String) {
+        self.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(text);
+    }
+
+    /// The warnings so far.
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Whether nothing is to be stored.
+    ///
+    /// # Errors
+    /// 400 for a value other than `All`.
+    pub fn dry_run(&self) -> Result<bool, ApiError> {
+        match self.query.get("dryRun") {
+            "" => Ok(false),
+            "All" => Ok(true),
+            other => {
+                Err(ApiError::bad_request(format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"")))
+            }
+        }
+    }
+
+    /// How strictly the body is read.
+    ///
+    /// # Errors
+    /// 400 for an unknown value.
+    pub fn strictness(&self) -> Result<Strictness, ApiError> {
+        match self.query.get("fieldValidation") {
+            "Ignore" => Ok(Strictness::Ignore),
+            "" | "Warn" => Ok(Strictness::Warn),
+            "Strict" => Ok(Strictness::Strict),
+            other => Err(ApiError::bad_request(format!(
+                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+            ))),
+        }
+    }
+
+    /// The media type of the body.
+    pub fn content_type(&self) -> &str {
+        let text = self.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
+        text.split(';').next().unwrap_or_default().trim()
+    }
+
+    /// Reads a body as an object of a type.
+    ///
+    /// # Errors
+    /// 415 for an unknown media type, 400 for a body that does not parse or, when strict, has unknown fields.
+    pub fn decode(&self, ty: &'static Type, body: &[u8]) -> Result<Value, ApiError> {
+        let decoded = match self.content_type() {
+            "application/json" => schema::decode_json(ty, body),
+            "application/yaml" => schema::decode_yaml(ty, body),
+            "application/vnd.kubernetes.protobuf" => return decode_protobuf(ty, body),
+            _ => {
+                return Err(unsupported_media_type(&[
+                    "application/json",
+                    "application/yaml",
+                    "application/vnd.kubernetes.protobuf",
+                ]));
+            }
+        };
+        self.judge(decoded)
+    }
+
+    /// Takes a decoded object, or refuses or warns of its problems.
+    ///
+    /// # Errors
+    /// 400 as [`Context::decode`].
+    pub fn judge(&self, decoded: Result<Decoded, DecodeError>) -> Result<Value, ApiError> {
+        let decoded = decoded.map_err(|e| ApiError::bad_request(e.to_string()))?;
+        if !decoded.problems.is_empty() {
+            match self.strictness()? {
+                Strictness::Ignore => {}
+                Strictness::Warn => decoded.problems.iter().for_each(|p| self.warn(p.clone())),
+                Strictness::Strict => {
+                    return Err(ApiError::bad_request(format!(
+                        "strict decoding error: {}",
+                        decoded.problems.join(", ")
+                    )));
+                }
+            }
+        }
+        Ok(decoded.value)
+    }
+}
+
+fn decode_protobuf(ty: &'static Type, body: &[u8]) -> Result<Value, ApiError> {
+    let bad = |e: schema::protobuf::Error| ApiError::bad_request(format!("decode protobuf body: {}", e.0));
+    let envelope = schema::protobuf::unwrap_envelope(body).map_err(bad)?;
+    let mut value = schema::protobuf::decode(ty, envelope.raw).map_err(bad)?;
+    value["apiVersion"] = envelope.api_version.into();
+    value["kind"] = envelope.kind.into();
+    Ok(value)
+}
+
+/// 415, naming what is accepted.
+pub fn unsupported_media_type(accepted: &[&str]) -> ApiError {
+    ApiError::new(
+        Reason::UnsupportedMediaType,
+        format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            accepted.join(", ")
+        ),
+    )
+}
+
+/// Reads the whole body.
+///
+/// # Errors
+/// 413 when it is longer than [`BODY_MAX`], 400 when the client breaks off.
+pub async fn read_body(body: Body) -> Result<Bytes, ApiError> {
+    match Limited::new(body, BODY_MAX).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity too large: limit is {BODY_MAX}")))
+        }
+        Err(error) => Err(ApiError::bad_request(format!("read body: {error}"))),
+    }
+}

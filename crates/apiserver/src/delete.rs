@@ -1,0 +1,209 @@
+//! Deleting objects: grace, finalizers, what happens to dependents, preconditions.
+
+use bytes::Bytes;
+use client::{Body, clock};
+use http::{Response, StatusCode};
+use object_model::{ApiError, FieldError, FieldPath, meta, time};
+use serde_json::{Value, json};
+use store::{Expect, StoreError};
+
+use crate::context::Context;
+use crate::request::ResourceRequest;
+use crate::served::Served;
+use crate::table::Include;
+use crate::write::{has_finalizers, store_failed};
+use crate::{ApiServer, respond, stored};
+
+/// What a client wants of a deletion: body and query of the request, read together.
+struct Options {
+    grace: Option<i64>,
+    propagation: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    dry_run: bool,
+}
+
+impl Options {
+    fn read(cx: &Context, body: &[u8]) -> Result<Self, ApiError> {
+        let given = if body.is_empty() {
+            Value::Null
+        } else {
+            let ty = schema::type_named("meta.v1.DeleteOptions")
+                .ok_or_else(|| ApiError::internal("no schema of DeleteOptions"))?;
+            cx.decode(ty, body)?
+        };
+        let text = |v: &Value| v.as_str().map(str::to_owned);
+        let query = |key: &str| Some(cx.query.get(key).to_owned()).filter(|v| !v.is_empty());
+        let orphan = given["orphanDependents"]
+            .as_bool()
+            .or_else(|| cx.query.has("orphanDependents").then(|| cx.query.flag("orphanDependents")));
+        let propagation = text(&given["propagationPolicy"]).or_else(|| query("propagationPolicy"));
+        if orphan.is_some() && propagation.is_some() {
+            let path = FieldPath::new("propagationPolicy");
+            let text = "orphanDependents and deletionPropagation cannot be both set";
+            return Err(ApiError::invalid(
+                "",
+                "DeleteOptions",
+                "",
+                &[FieldError::invalid(&path, propagation.unwrap_or_default(), text)],
+            ));
+        }
+        let propagation = propagation.or_else(|| orphan.map(|o| if o { "Orphan" } else { "Background" }.to_owned()));
+        if let Some(p) = &propagation
+            && !matches!(p.as_str(), "Orphan" | "Background" | "Foreground")
+        {
+            let path = FieldPath::new("propagationPolicy");
+            let error = FieldError::not_supported(&path, p.as_str(), &["Foreground", "Background", "Orphan", "nil"]);
+            return Err(ApiError::invalid("", "DeleteOptions", "", &[error]));
+        }
+        let grace = given["gracePeriodSeconds"]
+            .as_i64()
+            .map_or_else(|| cx.query.number("gracePeriodSeconds"), |g| Ok(Some(g)))?;
+        Ok(Self {
+            // Upstream takes a negative grace period for one second.
+            grace: grace.map(|g| if g < 0 { 1 } else { g }),
+            propagation,
+            uid: text(&given["preconditions"]["uid"]),
+            resource_version: text(&given["preconditions"]["resourceVersion"]),
+            dry_run: cx.dry_run()? || given["dryRun"].as_array().is_some_and(|d| !d.is_empty()),
+        })
+    }
+}
+
+/// What a deletion left: the object that stays for a while, or the last state of one that is gone.
+enum Outcome {
+    Pending(Value),
+    Gone(Value),
+}
+
+impl ApiServer {
+    /// `DELETE` of one object.
+    pub(crate) async fn delete(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        body: Bytes,
+    ) -> Result<Response<Body>, ApiError> {
+        let options = Options::read(cx, &body)?;
+        match self.delete_one(served, &request.namespace, &request.name, &options).await? {
+            Outcome::Gone(object) if !served.row.graceful => {
+                let mut details = json!({"name": request.name, "kind": served.row.plural, "uid": meta::uid(&object)});
+                if !served.row.group.is_empty() {
+                    details["group"] = served.row.group.into();
+                }
+                let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+                respond::object(&cx.accept, None, "meta.v1.Status", StatusCode::OK, &status, Include::None)
+            }
+            Outcome::Pending(object) | Outcome::Gone(object) => respond::object(
+                &cx.accept,
+                Some(served),
+                served.row.type_name,
+                StatusCode::OK,
+                &object,
+                Include::Metadata,
+            ),
+        }
+    }
+
+    /// `DELETE` of a collection: every object the selectors name.
+    pub(crate) async fn delete_collection(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        body: Bytes,
+    ) -> Result<Response<Body>, ApiError> {
+        let options = Options::read(cx, &body)?;
+        let (objects, metadata) = self.select(cx, request, served)?;
+        for object in &objects {
+            match self.delete_one(served, meta::namespace(object), meta::name(object), &options).await {
+                Err(error) if error.code == 404 => {}
+                outcome => {
+                    outcome?;
+                }
+            }
+        }
+        self.list_response(cx, served, objects, metadata)
+    }
+
+    async fn delete_one(
+        &self,
+        served: &Served,
+        namespace: &str,
+        name: &str,
+        options: &Options,
+    ) -> Result<Outcome, ApiError> {
+        let key = served.key(namespace, name);
+        loop {
+            let entry = self.store.get(&key).ok_or_else(|| served.not_found(name))?;
+            let current = stored::decode(served, &entry)?;
+            let conflict = |what: &str, wanted: &str, is: &str| {
+                let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}");
+                ApiError::conflict(served.row.group, served.row.plural, name, why)
+            };
+            if let Some(uid) = options.uid.as_deref().filter(|u| *u != meta::uid(&current)) {
+                return Err(conflict("UID", uid, meta::uid(&current)));
+            }
+            if let Some(rv) = options.resource_version.as_deref().filter(|r| *r != meta::resource_version(&current)) {
+                return Err(conflict("ResourceVersion", rv, meta::resource_version(&current)));
+            }
+            let Some(object) = mark(served, &current, options) else {
+                // Already being deleted, and this request does not shorten the wait.
+                return Ok(Outcome::Pending(current));
+            };
+            let finished = !has_finalizers(&object) && object["metadata"]["deletionGracePeriodSeconds"] == 0;
+            if options.dry_run {
+                return Ok(if finished { Outcome::Gone(object) } else { Outcome::Pending(object) });
+            }
+            let written = if finished {
+                self.remove(served, namespace, name, entry.mod_revision).await
+            } else {
+                self.put(served, namespace, name, Expect::Revision(entry.mod_revision), &object).await
+            };
+            match written {
+                Ok(entry) => {
+                    let mut object = object;
+                    meta::set(&mut object, "resourceVersion", entry.mod_revision.to_string());
+                    return Ok(if finished { Outcome::Gone(object) } else { Outcome::Pending(object) });
+                }
+                // Someone else wrote it meanwhile: look again.
+                Err(StoreError::Mismatch(_)) => {}
+                Err(error) => return Err(store_failed(&error)),
+            }
+        }
+    }
+}
+
+/// The object as the deletion leaves it; `None` when the deletion changes nothing.
+fn mark(served: &Served, current: &Value, options: &Options) -> Option<Value> {
+    let grace = if served.row.graceful { served.row.hooks.grace_period(current, options.grace) } else { 0 };
+    let mut object = current.clone();
+    match meta::deletion_timestamp(current) {
+        Some(_) => {
+            let old = current["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+            // A second deletion may shorten the wait and never lengthen it.
+            if options.grace.is_none() || grace >= old {
+                return (old == 0 && !has_finalizers(current)).then_some(object);
+            }
+            let begun = meta::deletion_timestamp(current).and_then(time::parse)?.as_second() - old;
+            let at = jiff::Timestamp::from_second(begun + grace).ok()?;
+            meta::set(&mut object, "deletionTimestamp", time::seconds(at));
+        }
+        None => {
+            let at = jiff::Timestamp::from_second(clock::now().as_second() + grace).ok()?;
+            meta::set(&mut object, "deletionTimestamp", time::seconds(at));
+            match options.propagation.as_deref() {
+                Some("Orphan") => meta::add_finalizer(&mut object, "orphan"),
+                Some("Foreground") => meta::add_finalizer(&mut object, "foregroundDeletion"),
+                _ => {}
+            }
+            served.row.hooks.begin_deletion(&mut object);
+            if served.row.has_generation {
+                meta::set(&mut object, "generation", meta::generation(current) + 1);
+            }
+        }
+    }
+    meta::set(&mut object, "deletionGracePeriodSeconds", grace);
+    Some(object)
+}

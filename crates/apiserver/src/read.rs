@@ -1,0 +1,340 @@
+//! Reading objects: get and list, with selectors, pages and views.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use client::Body;
+use http::{Response, StatusCode};
+use object_model::{ApiError, FieldSelector, LabelSelector, Reason, meta};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use store::{Entry, StoreError};
+
+use crate::context::Context;
+use crate::request::{Format, ResourceRequest, View};
+use crate::served::Served;
+use crate::table::Include;
+use crate::write::store_failed;
+use crate::{ApiServer, respond, stored, table};
+
+/// How long a read waits for a revision that has not happened yet (upstream's time).
+const WAIT_FOR_REVISION: Duration = Duration::from_secs(3);
+
+/// Which objects a request wants.
+pub(crate) struct Selection {
+    labels: LabelSelector,
+    fields: FieldSelector,
+    served: Served,
+}
+
+impl Selection {
+    /// Reads the selectors of a request.
+    ///
+    /// # Errors
+    /// 400 for a selector that does not parse, or a field the kind does not select by.
+    pub fn of(cx: &Context, request: &ResourceRequest, served: &Served) -> Result<Self, ApiError> {
+        let (label_text, field_text) = (cx.query.get("labelSelector"), cx.query.get("fieldSelector"));
+        let labels = LabelSelector::parse(label_text).map_err(|e| ApiError::bad_request(e.to_string()))?;
+        let fields = FieldSelector::parse(field_text).map_err(|e| ApiError::bad_request(e.to_string()))?;
+        for (path, _, _) in &fields.terms {
+            let generic = path == "metadata.name" || (path == "metadata.namespace" && served.namespaced());
+            if !generic && !served.row.selectable_fields.contains(&path.as_str()) {
+                return Err(ApiError::bad_request(format!(
+                    "Unable to find {:?} that match label selector {label_text:?}, field selector {field_text:?}: \
+                     field label not supported: {path}",
+                    format!("{}/{}, Resource={}", request.group, request.version, request.resource)
+                )));
+            }
+        }
+        Ok(Self { labels, fields, served: *served })
+    }
+
+    /// Whether every object is wanted.
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// Whether this object is wanted.
+    pub fn matches(&self, object: &Value) -> bool {
+        self.labels.matches_object(object)
+            && self.fields.matches(|path| match path {
+                "metadata.name" => Some(meta::name(object).to_owned()),
+                "metadata.namespace" => Some(meta::namespace(object).to_owned()),
+                path => self.served.row.hooks.field(object, path),
+            })
+    }
+}
+
+/// Where a paged list goes on. Opaque to clients; the layout is upstream's.
+#[derive(Serialize, Deserialize)]
+struct Continue {
+    v: String,
+    rv: i64,
+    start: String,
+}
+
+impl Continue {
+    fn encode(revision: i64, start: &str) -> String {
+        let token = Self { v: "meta.k8s.io/v1".to_owned(), rv: revision, start: start.to_owned() };
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).expect("strings and numbers always serialise"))
+    }
+
+    fn decode(token: &str) -> Result<Self, ApiError> {
+        URL_SAFE_NO_PAD
+            .decode(token.trim_end_matches('='))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .ok_or_else(|| ApiError::bad_request("continue key is not valid: the token could not be read"))
+    }
+}
+
+/// One page of a list, not decoded.
+struct Page {
+    entries: Vec<std::sync::Arc<Entry>>,
+    metadata: Value,
+}
+
+impl ApiServer {
+    /// `GET` of one object, or of its scale.
+    pub(crate) fn get(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+    ) -> Result<Response<Body>, ApiError> {
+        let key = served.key(&request.namespace, &request.name);
+        let entry = self.store.get(&key).ok_or_else(|| served.not_found(&request.name))?;
+        if request.subresource == "scale" {
+            let object = stored::decode(served, &entry)?;
+            let scale = kinds::scale::of(served.row, &object).ok_or_else(ApiError::method_not_allowed)?;
+            return respond::object(&cx.accept, None, "autoscaling.v1.Scale", StatusCode::OK, &scale, Include::None);
+        }
+        let include = Include::of(cx.query.get("includeObject"));
+        respond::entry(&cx.accept, served, StatusCode::OK, &entry, include)
+    }
+
+    /// `GET` of a collection.
+    pub(crate) async fn list(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+    ) -> Result<Response<Body>, ApiError> {
+        self.await_revision(cx).await?;
+        let selection = Selection::of(cx, request, served)?;
+        let (format, view) = cx.accept.first(|format, view| match view {
+            View::Object | View::Metadata => true,
+            View::Table(_) => format == Format::Json,
+            View::Discovery => false,
+        })?;
+        if (format, view) == (Format::Json, View::Object) && selection.is_everything() && !served.converts() {
+            let page = self.page(cx, request, served, |_| Ok(true))?;
+            return Ok(spliced(served, &page));
+        }
+        let (objects, metadata) = self.select(cx, request, served)?;
+        self.list_response(cx, served, objects, metadata)
+    }
+
+    /// The objects a request selects, decoded, and the metadata of their list.
+    pub(crate) fn select(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+    ) -> Result<(Vec<Value>, Value), ApiError> {
+        let selection = Selection::of(cx, request, served)?;
+        let mut objects = Vec::new();
+        let page = self.page(cx, request, served, |entry| {
+            let object = stored::decode(served, entry)?;
+            let wanted = selection.matches(&object);
+            if wanted {
+                objects.push(object);
+            }
+            Ok(wanted)
+        })?;
+        let mut metadata = page.metadata;
+        if !selection.is_everything()
+            && let Some(map) = metadata.as_object_mut()
+        {
+            map.remove("remainingItemCount");
+        }
+        Ok((objects, metadata))
+    }
+
+    /// Decoded objects as a list in the form the client wants.
+    pub(crate) fn list_response(
+        &self,
+        cx: &Context,
+        served: &Served,
+        mut objects: Vec<Value>,
+        metadata: Value,
+    ) -> Result<Response<Body>, ApiError> {
+        let (format, view) = cx.accept.first(|format, view| match view {
+            View::Object | View::Metadata => true,
+            View::Table(_) => format == Format::Json,
+            View::Discovery => false,
+        })?;
+        let list_kind = format!("{}List", served.row.kind);
+        let (value, type_name) = match view {
+            View::Table(version) => {
+                let include = Include::of(cx.query.get("includeObject"));
+                (table::table(served, version, &objects, &metadata, include), String::new())
+            }
+            View::Metadata => {
+                let items: Vec<Value> = objects.iter().map(|o| respond::partial(o, "PartialObjectMetadata")).collect();
+                let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items});
+                (list, "meta.v1.PartialObjectMetadataList".to_owned())
+            }
+            _ => {
+                for object in &mut objects {
+                    if let Some(map) = object.as_object_mut() {
+                        map.remove("kind");
+                        map.remove("apiVersion");
+                    }
+                }
+                let list = json!({"kind": list_kind, "apiVersion": served.api_version(), "metadata": metadata, "items": objects});
+                (list, format!("{}List", served.row.type_name))
+            }
+        };
+        match format {
+            Format::Json => Ok(respond::json_value(StatusCode::OK, &value)),
+            Format::Protobuf => Ok(respond::typed(
+                StatusCode::OK,
+                "application/vnd.kubernetes.protobuf",
+                respond::protobuf_object(&type_name, &value)?,
+            )),
+        }
+    }
+
+    /// One page of entries. `wanted` is asked for each until the limit is reached.
+    fn page(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        mut wanted: impl FnMut(&Entry) -> Result<bool, ApiError>,
+    ) -> Result<Page, ApiError> {
+        let limit = usize::try_from(cx.query.number("limit")?.unwrap_or(0)).unwrap_or(0);
+        let token = cx.query.get("continue");
+        let asked = cx.query.get("resourceVersion");
+        let exact = match cx.query.get("resourceVersionMatch") {
+            "" => false,
+            _ if asked.is_empty() => {
+                return Err(ApiError::bad_request(
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ));
+            }
+            _ if !token.is_empty() => {
+                return Err(ApiError::bad_request("resourceVersionMatch is forbidden when continue is provided"));
+            }
+            "Exact" => true,
+            "NotOlderThan" => false,
+            other => {
+                return Err(ApiError::bad_request(format!(
+                    "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
+                )));
+            }
+        };
+        let prefix = served.namespace_prefix(&request.namespace);
+        let (after, at) = if token.is_empty() {
+            (None, if exact { Some(parse_revision(asked)?) } else { None })
+        } else {
+            let token = Continue::decode(token)?;
+            (Some(token.start), u64::try_from(token.rv).ok())
+        };
+        if after.as_deref().is_some_and(|a| !a.starts_with(&prefix)) {
+            return Err(ApiError::bad_request("continue key is not valid: it belongs to another list"));
+        }
+        let range = self.store.range(&prefix, after.as_deref(), 0, at).map_err(|e| match e {
+            StoreError::Compacted { .. } if after.is_some() => {
+                let start = after.as_deref().unwrap_or_default();
+                let mut error = ApiError::new(
+                    Reason::Expired,
+                    "The provided continue parameter is too old to display a consistent list result. You can start a new \
+                     list without the continue parameter, or use the continue token in this response to retrieve the \
+                     remainder of the results. Continuing with the provided token results in an inconsistent list - \
+                     objects that were created, modified, or deleted between the time the first chunk was returned and \
+                     now may show up in the list.",
+                );
+                error.continue_token = Some(Continue::encode(-1, start));
+                error
+            }
+            e => store_failed(&e),
+        })?;
+        let mut entries = Vec::new();
+        let mut rest = 0;
+        let mut last = None;
+        for entry in range.entries {
+            if limit > 0 && entries.len() == limit {
+                rest += 1;
+                continue;
+            }
+            if wanted(&entry)? {
+                last = Some(entry.key.clone());
+                entries.push(entry);
+            }
+        }
+        let mut metadata = json!({"resourceVersion": range.revision.to_string()});
+        if rest > 0
+            && let Some(last) = last
+        {
+            metadata["continue"] = Continue::encode(i64::try_from(range.revision).unwrap_or(-1), &last).into();
+            metadata["remainingItemCount"] = rest.into();
+        }
+        Ok(Page { entries, metadata })
+    }
+
+    /// Waits until the revision a read asks for has happened.
+    pub(crate) async fn await_revision(&self, cx: &Context) -> Result<(), ApiError> {
+        let text = cx.query.get("resourceVersion");
+        if text.is_empty() || text == "0" {
+            return Ok(());
+        }
+        let asked = parse_revision(text)?;
+        if asked <= self.store.revision() {
+            return Ok(());
+        }
+        let newest = self.store.revision();
+        let too_new = || store_failed(&StoreError::Future { asked, newest });
+        let mut watch = self.store.watch("", newest).map_err(|e| store_failed(&e))?;
+        let reached = async {
+            while let Some(event) = watch.next().await {
+                if event.revision >= asked {
+                    return Ok(());
+                }
+            }
+            Err(too_new())
+        };
+        tokio::time::timeout(WAIT_FOR_REVISION, reached).await.unwrap_or_else(|_| Err(too_new()))
+    }
+}
+
+/// The revision a client names.
+pub(crate) fn parse_revision(text: &str) -> Result<u64, ApiError> {
+    text.parse()
+        .map_err(|_| ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}: it must be a number")))
+}
+
+/// A list of stored texts.
+fn spliced(served: &Served, page: &Page) -> Response<Body> {
+    let size: usize = page.entries.iter().map(|e| e.value.len() + 64).sum();
+    let mut text = Vec::with_capacity(size + 256);
+    text.extend_from_slice(
+        format!(
+            "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+            served.row.kind,
+            served.api_version(),
+            page.metadata
+        )
+        .as_bytes(),
+    );
+    for (i, entry) in page.entries.iter().enumerate() {
+        if i > 0 {
+            text.push(b',');
+        }
+        stored::write_item(&mut text, entry);
+    }
+    text.extend_from_slice(b"]}\n");
+    respond::json_text(StatusCode::OK, text)
+}

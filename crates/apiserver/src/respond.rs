@@ -1,0 +1,131 @@
+//! Answers: objects, lists and errors in the form and view the client asked for.
+
+use bytes::Bytes;
+use client::Body;
+use http::{HeaderValue, Response, StatusCode, header};
+use object_model::ApiError;
+use serde_json::{Value, json};
+use store::Entry;
+
+use crate::request::{Accept, Format, View};
+use crate::served::Served;
+use crate::{stored, table};
+
+const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// An answer of JSON text.
+pub fn json_text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    typed(status, JSON, text)
+}
+
+/// An answer of a JSON value, with the newline Kubernetes ends its documents with.
+pub fn json_value(status: StatusCode, value: &Value) -> Response<Body> {
+    json_text(status, format!("{value}\n"))
+}
+
+/// An answer of a content type.
+pub fn typed(status: StatusCode, content_type: &str, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(client::full(text));
+    *response.status_mut() = status;
+    if let Ok(value) = HeaderValue::from_str(content_type) {
+        response.headers_mut().insert(header::CONTENT_TYPE, value);
+    }
+    response
+}
+
+/// An error as a `Status`, in protobuf where the client prefers that.
+pub fn error(error: &ApiError, accept: Option<&Accept>) -> Response<Body> {
+    let status = error.to_status();
+    let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let protobuf = accept.is_some_and(|a| matches!(a.0.first(), Some((Format::Protobuf, _))));
+    let mut response = match protobuf.then(|| encode("v1", "Status", "meta.v1.Status", &status)) {
+        Some(Ok(bytes)) => typed(code, PROTOBUF, bytes),
+        _ => json_value(code, &status),
+    };
+    if let Some(seconds) = error.details["retryAfterSeconds"].as_u64() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+fn encode(api_version: &str, kind: &str, type_name: &str, value: &Value) -> Result<Bytes, ApiError> {
+    let ty = schema::type_named(type_name)
+        .ok_or_else(|| ApiError::new(object_model::Reason::NotAcceptable, format!("{kind} has no protobuf form")))?;
+    let raw = schema::protobuf::encode(ty, value).map_err(|e| ApiError::internal(format!("encode {kind}: {e}")))?;
+    Ok(schema::protobuf::wrap_envelope(api_version, kind, &raw).into())
+}
+
+/// An object as protobuf with its envelope.
+///
+/// # Errors
+/// When the object does not fit its type.
+pub fn protobuf_object(type_name: &str, value: &Value) -> Result<Bytes, ApiError> {
+    let (api_version, kind) =
+        (value["apiVersion"].as_str().unwrap_or("v1"), value["kind"].as_str().unwrap_or_default());
+    encode(api_version, kind, type_name, value)
+}
+
+/// One object as the client wants it.
+///
+/// # Errors
+/// 406 when it does not come in any wanted form.
+pub fn object(
+    accept: &Accept,
+    served: Option<&Served>,
+    type_name: &str,
+    status: StatusCode,
+    value: &Value,
+    include: table::Include,
+) -> Result<Response<Body>, ApiError> {
+    let (format, view) = accept.first(|format, view| match view {
+        View::Object => true,
+        View::Metadata => served.is_some(),
+        View::Table(_) => served.is_some() && format == Format::Json,
+        View::Discovery => false,
+    })?;
+    match (view, served) {
+        (View::Table(version), Some(served)) => {
+            let table = table::table(served, version, std::slice::from_ref(value), &value["metadata"], include);
+            Ok(json_value(status, &table))
+        }
+        (View::Metadata, _) => {
+            let partial = partial(value, "PartialObjectMetadata");
+            one(format, status, &partial, "meta.v1.PartialObjectMetadata")
+        }
+        _ => one(format, status, value, type_name),
+    }
+}
+
+fn one(format: Format, status: StatusCode, value: &Value, type_name: &str) -> Result<Response<Body>, ApiError> {
+    match format {
+        Format::Json => Ok(json_value(status, value)),
+        Format::Protobuf => Ok(typed(status, PROTOBUF, protobuf_object(type_name, value)?)),
+    }
+}
+
+/// The metadata of an object as `PartialObjectMetadata`.
+pub fn partial(value: &Value, kind: &str) -> Value {
+    json!({"kind": kind, "apiVersion": "meta.k8s.io/v1", "metadata": value["metadata"]})
+}
+
+/// A stored object as the client wants it; in plain JSON its text is not touched.
+///
+/// # Errors
+/// As [`object`].
+pub fn entry(
+    accept: &Accept,
+    served: &Served,
+    status: StatusCode,
+    entry: &Entry,
+    include: table::Include,
+) -> Result<Response<Body>, ApiError> {
+    if accept.0.first() == Some(&(Format::Json, View::Object)) && !served.converts() {
+        let mut text = Vec::with_capacity(entry.value.len() + 128);
+        stored::write_object(&mut text, served, entry, entry.mod_revision);
+        text.push(b'\n');
+        return Ok(json_text(status, text));
+    }
+    let value = stored::decode(served, entry)?;
+    object(accept, Some(served), served.row.type_name, status, &value, include)
+}

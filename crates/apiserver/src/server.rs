@@ -1,0 +1,126 @@
+//! The listener: TLS with optional client certificates, HTTP/1.1 and HTTP/2.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use auth::User;
+use client::{Body, BodyError};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::{ApiServer, respond};
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long requests in flight may go on when the server stops.
+const DRAIN: Duration = Duration::from_secs(2);
+/// One Go process puts all its watches on one connection; the protocol's usual 100 or 200 starve it.
+const STREAMS_PER_CONNECTION: u32 = 1000;
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl ApiServer {
+    /// Answers connections until `cancel`, then lets requests in flight finish for a moment.
+    ///
+    /// # Errors
+    /// When the listener fails for good.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        let acceptor = TlsAcceptor::from(tls);
+        let upkeep = self.tasks.spawn(self.clone().keep_up(self.shutdown.clone()));
+        loop {
+            let stream = tokio::select! {
+                () = cancel.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        // Out of file descriptors, mostly: a pause lets connections end.
+                        tracing::warn!("accept connection: {error}");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+            };
+            self.tasks.spawn(self.clone().connection(stream, acceptor.clone()));
+        }
+        self.shutdown.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+            tracing::debug!("some requests did not end in time");
+        }
+        upkeep.await.context("join upkeep")
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, acceptor: TlsAcceptor) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("set TCP_NODELAY: {error}");
+        }
+        let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!("TLS handshake: {error}"),
+            Err(_) => return tracing::debug!("TLS handshake: timed out"),
+        };
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first().cloned());
+        let user = match certificate.map(|c| User::of_certificate(&c)).transpose() {
+            Ok(user) => user,
+            Err(error) => return tracing::debug!("{error:#}"),
+        };
+        let shutdown = self.shutdown.clone();
+        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+            let (server, user) = (self.clone(), user.clone());
+            // Boxed, so that the connection's type does not carry the handlers' in its own.
+            let answer: Answer = Box::pin(async move { Ok(server.handle_outside(request, user).await) });
+            answer
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new());
+        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_PER_CONNECTION);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let outcome = tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                // Watches never end by themselves.
+                match tokio::time::timeout(DRAIN / 2, connection).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => return,
+                }
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::debug!("connection: {error}");
+        }
+    }
+
+    async fn handle_outside(&self, request: Request<hyper::body::Incoming>, user: Option<User>) -> Response<Body> {
+        let mut request = request.map(|body| body.map_err(BodyError::new).boxed_unsync());
+        // Only the handshake says who it is; nothing a client sends can.
+        request.extensions_mut().remove::<User>();
+        match (user, request.headers().contains_key(http::header::AUTHORIZATION)) {
+            (Some(user), _) => {
+                request.extensions_mut().insert(user);
+            }
+            // Tokens are not issued yet, so none is valid.
+            (None, true) => {
+                let error = object_model::ApiError::new(object_model::Reason::Unauthorized, "Unauthorized");
+                return respond::error(&error, None);
+            }
+            (None, false) => {}
+        }
+        self.handle(request).await
+    }
+}

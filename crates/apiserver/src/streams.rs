@@ -1,0 +1,207 @@
+//! Requests that end at a node: logs, exec, attach and port-forward go on to the kubelet of the pod's node.
+//!
+//! Kinds named here, and why: Pod and Node, because the path of the stream leads from one to the other.
+
+use std::sync::Arc;
+
+use client::{Body, BodyError, BoxError};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use object_model::{ApiError, Reason, meta};
+use rustls_pki_types::ServerName;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::context::Context;
+use crate::request::ResourceRequest;
+use crate::served::Served;
+use crate::{ApiServer, stored};
+
+/// How the server speaks to kubelets.
+#[derive(Clone)]
+pub struct KubeletClient {
+    /// TLS with the server's client certificate, trusting the cluster's authority.
+    pub tls: Arc<rustls::ClientConfig>,
+}
+
+impl ApiServer {
+    /// Passes a request for a stream of a pod on to its kubelet.
+    pub(crate) async fn stream(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        incoming: Request<Body>,
+    ) -> Result<Response<Body>, ApiError> {
+        let pod = self.object(served, &request.namespace, &request.name)?;
+        let container = container_of(cx, &request.subresource, &pod)?;
+        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+        if node.is_empty() {
+            return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", request.name)));
+        }
+        if request.subresource == "log" {
+            require_started(&pod, &container, cx.query.flag("previous"))?;
+        }
+        let (host, port) = self.kubelet_address(node)?;
+        let query = incoming.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
+        let place = format!("{}/{}", request.namespace, request.name);
+        let path = match request.subresource.as_str() {
+            "log" => format!("/containerLogs/{place}/{container}{query}"),
+            "portforward" => format!("/portForward/{place}{query}"),
+            action => format!("/{action}/{place}/{container}{query}"),
+        };
+        self.forward(&host, port, &path, incoming)
+            .await
+            .map_err(|e| ApiError::internal(format!("error dialing backend: {e}")))
+    }
+
+    /// One stored object.
+    pub(crate) fn object(&self, served: &Served, namespace: &str, name: &str) -> Result<Value, ApiError> {
+        let entry = self.store.get(&served.key(namespace, name)).ok_or_else(|| served.not_found(name))?;
+        stored::decode(served, &entry)
+    }
+
+    fn kubelet_address(&self, node: &str) -> Result<(String, u16), ApiError> {
+        let node_object = self.object(&Served::find("", "v1", "nodes")?, "", node)?;
+        let status = &node_object["status"];
+        let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().and_then(|p| u16::try_from(p).ok());
+        let address = |kind: &str| {
+            let list = status["addresses"].as_array()?;
+            list.iter().find(|a| a["type"] == kind)?["address"].as_str().map(str::to_owned)
+        };
+        match (address("InternalIP").or_else(|| address("Hostname")), port) {
+            (Some(host), Some(port)) => Ok((host, port)),
+            _ => {
+                Err(ApiError::new(Reason::ServiceUnavailable, format!("node {node} has not reported its address yet")))
+            }
+        }
+    }
+
+    /// Sends the request to a kubelet and hands the answer back; an upgraded connection is copied both ways.
+    async fn forward(
+        &self,
+        host: &str,
+        port: u16,
+        path: &str,
+        mut incoming: Request<Body>,
+    ) -> Result<Response<Body>, BoxError> {
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(host.to_owned())?;
+        let stream = TlsConnector::from(self.kubelet.tls.clone()).connect(name, stream).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let cancel = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                outcome = connection.with_upgrades() => if let Err(error) = outcome {
+                    tracing::debug!("connection to a kubelet: {error}");
+                }
+            }
+        });
+        let upgrade = incoming.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut incoming));
+        let (parts, body) = incoming.into_parts();
+        let mut outgoing = Request::builder().method(parts.method).uri(path.parse::<Uri>()?).body(body)?;
+        for (name, value) in &parts.headers {
+            // The user's credentials stay here.
+            if name != header::HOST && name != header::AUTHORIZATION {
+                outgoing.headers_mut().append(name, value.clone());
+            }
+        }
+        outgoing.headers_mut().insert(header::HOST, HeaderValue::from_str(&format!("{host}:{port}"))?);
+        let mut response = sender.send_request(outgoing).await?;
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) = (response.status(), upgrade) {
+            let backend = hyper::upgrade::on(&mut response);
+            let cancel = self.shutdown.clone();
+            self.tasks.spawn(async move {
+                let copy = async {
+                    let (client, backend) = tokio::try_join!(upgrade, backend)?;
+                    tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(backend)).await?;
+                    Ok::<_, BoxError>(())
+                };
+                tokio::select! {
+                    () = cancel.cancelled() => {}
+                    outcome = copy => if let Err(error) = outcome {
+                        tracing::debug!("stream of a pod: {error}");
+                    }
+                }
+            });
+        }
+        let (parts, body) = response.into_parts();
+        Ok(Response::from_parts(parts, body.map_err(BodyError::new).boxed_unsync()))
+    }
+}
+
+fn names(pod: &Value, field: &str) -> Vec<String> {
+    pod["spec"][field].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str().map(str::to_owned)).collect()
+}
+
+/// The container a stream is for: the one named, or the only one there is.
+fn container_of(cx: &Context, subresource: &str, pod: &Value) -> Result<String, ApiError> {
+    if subresource == "portforward" {
+        return Ok(String::new());
+    }
+    let pod_name = meta::name(pod);
+    let (main, init) = (names(pod, "containers"), names(pod, "initContainers"));
+    let asked = cx.query.get("container");
+    if !asked.is_empty() {
+        let known = main.iter().chain(&init).chain(&names(pod, "ephemeralContainers")).any(|n| n == asked);
+        return if known {
+            Ok(asked.to_owned())
+        } else {
+            Err(ApiError::bad_request(format!("container {asked} is not valid for pod {pod_name}")))
+        };
+    }
+    match &main[..] {
+        [only] if init.is_empty() || subresource != "log" => Ok(only.clone()),
+        _ => {
+            let mut text =
+                format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", main.join(" "));
+            if !init.is_empty() {
+                text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+            }
+            Err(ApiError::bad_request(text))
+        }
+    }
+}
+
+/// Refuses the log of a container that has not run.
+fn require_started(pod: &Value, container: &str, previous: bool) -> Result<(), ApiError> {
+    let name = meta::name(pod);
+    let status = ["containerStatuses", "initContainerStatuses"]
+        .iter()
+        .flat_map(|f| pod["status"][f].as_array().into_iter().flatten())
+        .find(|s| s["name"] == container);
+    if previous {
+        return if status.is_some_and(|s| s["lastState"]["terminated"].is_object()) {
+            Ok(())
+        } else {
+            Err(ApiError::bad_request(format!(
+                "previous terminated container \"{container}\" in pod \"{name}\" not found"
+            )))
+        };
+    }
+    let waiting = match status {
+        None => Some("ContainerCreating"),
+        Some(s) if s["lastState"]["terminated"].is_object() => None,
+        Some(s) => s["state"]["waiting"]
+            .is_object()
+            .then(|| s["state"]["waiting"]["reason"].as_str().unwrap_or("ContainerCreating")),
+    };
+    match waiting {
+        // The kubelet may know of the start before its report is here; it has the last word.
+        Some("ContainerCreating" | "PodInitializing") | None if status.is_some_and(|s| s["started"] == true) => Ok(()),
+        Some(reason) => Err(ApiError::bad_request(match reason {
+            "ErrImagePull" => {
+                format!("container \"{container}\" in pod \"{name}\" is waiting to start: image can't be pulled")
+            }
+            "ImagePullBackOff" => format!(
+                "container \"{container}\" in pod \"{name}\" is waiting to start: trying and failing to pull image"
+            ),
+            reason => format!("container \"{container}\" in pod \"{name}\" is waiting to start: {reason}"),
+        })),
+        None => Ok(()),
+    }
+}

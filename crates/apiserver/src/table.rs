@@ -1,0 +1,88 @@
+//! Objects as rows of a table: what `kubectl get` prints.
+
+use kinds::Now;
+use serde_json::{Value, json};
+
+use crate::respond::partial;
+use crate::served::Served;
+
+/// What of the object goes along with its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Include {
+    /// Its metadata.
+    Metadata,
+    /// All of it.
+    Object,
+    /// Nothing.
+    None,
+}
+
+impl Include {
+    /// Reads the query parameter `includeObject`.
+    pub fn of(text: &str) -> Self {
+        match text {
+            "Object" => Self::Object,
+            "None" => Self::None,
+            _ => Self::Metadata,
+        }
+    }
+}
+
+/// The table of some objects.
+pub fn table(served: &Served, version: &str, objects: &[Value], metadata: &Value, include: Include) -> Value {
+    let list_metadata: serde_json::Map<String, Value> = ["resourceVersion", "continue", "remainingItemCount"]
+        .into_iter()
+        .filter_map(|key| metadata.get(key).map(|v| (key.to_owned(), v.clone())))
+        .collect();
+    json!({
+        "kind": "Table",
+        "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": list_metadata,
+        "columnDefinitions": columns(served),
+        "rows": rows(served, version, objects, include),
+    })
+}
+
+/// The column definitions.
+pub fn columns(served: &Served) -> Vec<Value> {
+    if served.row.columns.is_empty() {
+        return vec![column("Name", "string", "name", 0, NAME_HELP), column("Created At", "date", "", 0, CREATED_HELP)];
+    }
+    served.row.columns.iter().map(|c| column(c.name, c.kind, c.format, c.priority, c.description)).collect()
+}
+
+const NAME_HELP: &str = "Name identifies the object within its namespace.";
+const CREATED_HELP: &str = "When the server created the object.";
+
+fn column(name: &str, kind: &str, format: &str, priority: i32, description: &str) -> Value {
+    json!({"name": name, "type": kind, "format": format, "description": description, "priority": priority})
+}
+
+/// The rows.
+pub fn rows(served: &Served, version: &str, objects: &[Value], include: Include) -> Vec<Value> {
+    let now = Now(client::clock::now());
+    objects
+        .iter()
+        .map(|object| {
+            let cells = if served.row.columns.is_empty() {
+                vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()]
+            } else {
+                served.row.hooks.cells(object, now)
+            };
+            let mut row = json!({"cells": cells});
+            match include {
+                Include::None => {}
+                Include::Object => {
+                    row["object"] = object.clone();
+                    row["object"]["kind"] = served.row.kind.into();
+                    row["object"]["apiVersion"] = served.api_version().into();
+                }
+                Include::Metadata => {
+                    row["object"] = partial(object, "PartialObjectMetadata");
+                    row["object"]["apiVersion"] = format!("meta.k8s.io/{version}").into();
+                }
+            }
+            row
+        })
+        .collect()
+}

@@ -1,0 +1,333 @@
+//! Watching objects: the changes of a collection as a stream, in the form and view the client wants.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::{Body, BodyError};
+use futures::stream;
+use http::{Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use object_model::{ApiError, Reason, meta};
+use serde_json::{Value, json};
+use store::{Event, StoreError, Watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::context::Context;
+use crate::read::{Selection, parse_revision};
+use crate::request::{Format, ResourceRequest, View};
+use crate::served::Served;
+use crate::table::{self, Include};
+use crate::write::store_failed;
+use crate::{ApiServer, respond, stored};
+
+/// How often a watch that allows bookmarks gets one.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A watch without `timeoutSeconds` ends after this, or up to twice as long (upstream's min-request-timeout).
+const TIMEOUT_MIN: u64 = 1800;
+/// How much is put into one frame when events come faster than the client reads.
+const FRAME_TARGET: usize = 64 << 10;
+
+/// One running watch.
+struct Watching {
+    served: Served,
+    selection: Selection,
+    format: Format,
+    view: View,
+    include: Include,
+    changes: Watch,
+    columns_sent: bool,
+    bookmarks: bool,
+    bookmark_at: Instant,
+    end_at: Instant,
+    revision: u64,
+    /// Frames made before the first change: the state at the start.
+    pending: Vec<u8>,
+    over: bool,
+}
+
+impl ApiServer {
+    /// `GET …?watch=true`.
+    pub(crate) async fn watch(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+    ) -> Result<Response<Body>, ApiError> {
+        let selection = Selection::of(cx, request, served)?;
+        let (format, view) = cx.accept.first(|format, view| match view {
+            View::Object | View::Metadata => true,
+            View::Table(_) => format == Format::Json,
+            View::Discovery => false,
+        })?;
+        let bookmarks = cx.query.flag("allowWatchBookmarks");
+        let initial = match (cx.query.get("sendInitialEvents"), cx.query.get("resourceVersionMatch")) {
+            ("", "") => None,
+            ("", _) => {
+                return Err(forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ));
+            }
+            (_, "NotOlderThan") => Some(cx.query.flag("sendInitialEvents")),
+            (_, "") => {
+                return Err(forbidden(
+                    "resourceVersionMatch",
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ));
+            }
+            (_, other) => {
+                return Err(forbidden(
+                    "resourceVersionMatch",
+                    &format!("{other:?}: sendInitialEvents requires NotOlderThan"),
+                ));
+            }
+        };
+        let timeout = match cx.query.number("timeoutSeconds")? {
+            Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()),
+            _ => Duration::from_secs(TIMEOUT_MIN + rand::random_range(0..TIMEOUT_MIN)),
+        };
+        let asked = cx.query.get("resourceVersion");
+        let from_state = initial.unwrap_or(asked.is_empty() || asked == "0");
+        let prefix = served.namespace_prefix(&request.namespace);
+        let mut watching = Watching {
+            served: *served,
+            selection,
+            format,
+            view,
+            include: Include::of(cx.query.get("includeObject")),
+            changes: self.store.watch(&prefix, self.store.revision()).map_err(|e| store_failed(&e))?,
+            columns_sent: false,
+            bookmarks,
+            bookmark_at: Instant::now() + BOOKMARK_EVERY,
+            end_at: Instant::now() + timeout,
+            revision: 0,
+            pending: Vec::new(),
+            over: false,
+        };
+        if from_state {
+            self.await_revision(cx).await?;
+            let range = self.store.range(&prefix, None, 0, None).map_err(|e| store_failed(&e))?;
+            watching.changes = self.store.watch(&prefix, range.revision).map_err(|e| store_failed(&e))?;
+            watching.revision = range.revision;
+            for entry in &range.entries {
+                let object = stored::decode(served, entry)?;
+                if watching.selection.matches(&object) {
+                    watching.push("ADDED", object)?;
+                }
+            }
+            if initial == Some(true) && bookmarks {
+                watching.push_bookmark(true)?;
+            }
+        } else {
+            let revision = parse_revision(asked)?;
+            self.await_revision(cx).await?;
+            match self.store.watch(&prefix, revision) {
+                Ok(changes) => watching.changes = changes,
+                // Upstream answers 200 and then tells of the error, and clients look for it there.
+                Err(StoreError::Compacted { asked, oldest }) => {
+                    let error = ApiError::new(Reason::Expired, format!("too old resource version: {asked} ({oldest})"));
+                    watching.push_error(&error)?;
+                    watching.over = true;
+                }
+                Err(error) => return Err(store_failed(&error)),
+            }
+            watching.revision = revision;
+        }
+        let frames = stream::unfold(watching, |mut watching| async move {
+            let bytes = watching.next().await?;
+            Some((Ok::<_, BodyError>(Frame::data(bytes)), watching))
+        });
+        let mut response = respond::typed(StatusCode::OK, content_type(format), Bytes::new());
+        *response.body_mut() = StreamBody::new(frames).boxed_unsync();
+        Ok(response)
+    }
+}
+
+fn content_type(format: Format) -> &'static str {
+    match format {
+        Format::Json => "application/json",
+        Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+    }
+}
+
+fn forbidden(field: &str, text: &str) -> ApiError {
+    let path = object_model::FieldPath::new(field);
+    ApiError::invalid("meta.k8s.io", "ListOptions", "", &[object_model::FieldError::forbidden(&path, text)])
+}
+
+impl Watching {
+    /// The next bytes to send; `None` ends the response.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if !self.pending.is_empty() {
+                return Some(std::mem::take(&mut self.pending).into());
+            }
+            if self.over {
+                return None;
+            }
+            let outcome = tokio::select! {
+                event = self.changes.next() => match event {
+                    Some(event) => self.drain(&event),
+                    None => {
+                        self.over = true;
+                        Ok(())
+                    }
+                },
+                () = sleep_until(self.end_at) => {
+                    self.over = true;
+                    if self.bookmarks { self.push_bookmark(false) } else { Ok(()) }
+                }
+                () = sleep_until(self.bookmark_at), if self.bookmarks => {
+                    self.bookmark_at = Instant::now() + BOOKMARK_EVERY;
+                    self.push_bookmark(false)
+                }
+            };
+            if let Err(error) = outcome {
+                tracing::error!(resource = self.served.row.plural, "watch: {error}");
+                self.over = true;
+                if let Err(error) = self.push_error(&error) {
+                    tracing::error!(resource = self.served.row.plural, "tell a watcher of an error: {error}");
+                }
+            }
+        }
+    }
+
+    /// Encodes this event and those that wait behind it.
+    fn drain(&mut self, event: &Event) -> Result<(), ApiError> {
+        self.change(event)?;
+        while self.pending.len() < FRAME_TARGET {
+            match self.changes.try_next() {
+                Some(event) => self.change(&event)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, event: &Event) -> Result<(), ApiError> {
+        self.revision = event.revision;
+        if self.selection.is_everything()
+            && (self.format, self.view) == (Format::Json, View::Object)
+            && !self.served.converts()
+        {
+            let (kind, entry) = match (&event.previous, &event.current) {
+                (None, Some(entry)) => ("ADDED", entry),
+                (Some(_), Some(entry)) => ("MODIFIED", entry),
+                (Some(entry), None) => ("DELETED", entry),
+                (None, None) => return Ok(()),
+            };
+            self.pending.extend_from_slice(b"{\"type\":\"");
+            self.pending.extend_from_slice(kind.as_bytes());
+            self.pending.extend_from_slice(b"\",\"object\":");
+            stored::write_object(&mut self.pending, &self.served, entry, event.revision);
+            self.pending.extend_from_slice(b"}\n");
+            return Ok(());
+        }
+        let decode = |entry: &Option<std::sync::Arc<store::Entry>>| {
+            entry.as_deref().map(|e| stored::decode_at(&self.served, e, event.revision)).transpose()
+        };
+        let (old, new) = (decode(&event.previous)?, decode(&event.current)?);
+        let was = old.as_ref().is_some_and(|o| self.selection.matches(o));
+        let is = new.as_ref().is_some_and(|o| self.selection.matches(o));
+        match (was, is, old, new) {
+            (false, true, _, Some(new)) => self.push("ADDED", new),
+            (true, true, _, Some(new)) => self.push("MODIFIED", new),
+            // An object that no longer matches is gone for this watcher; upstream shows its last matching state.
+            (true, false, Some(old), _) => self.push("DELETED", old),
+            _ => Ok(()),
+        }
+    }
+
+    fn push(&mut self, kind: &str, object: Value) -> Result<(), ApiError> {
+        let object = match self.view {
+            View::Table(version) => {
+                let mut table = json!({
+                    "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
+                    "metadata": {"resourceVersion": meta::resource_version(&object)},
+                    "columnDefinitions": null,
+                    "rows": table::rows(&self.served, version, std::slice::from_ref(&object), self.include),
+                });
+                // Only the first event tells of the columns.
+                table["columnDefinitions"] =
+                    if self.columns_sent { Value::Null } else { table::columns(&self.served).into() };
+                self.columns_sent = true;
+                table
+            }
+            View::Metadata => respond::partial(&object, "PartialObjectMetadata"),
+            _ => object,
+        };
+        let type_name =
+            if self.view == View::Metadata { "meta.v1.PartialObjectMetadata" } else { self.served.row.type_name };
+        self.frame(kind, type_name, &object)
+    }
+
+    fn push_bookmark(&mut self, initial_end: bool) -> Result<(), ApiError> {
+        let mut object = json!({
+            "kind": self.served.row.kind, "apiVersion": self.served.api_version(),
+            "metadata": {"resourceVersion": self.revision.to_string()},
+        });
+        if initial_end {
+            object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let (object, type_name) = match self.view {
+            View::Metadata => (respond::partial(&object, "PartialObjectMetadata"), "meta.v1.PartialObjectMetadata"),
+            View::Table(version) => {
+                let mut row = json!({"cells": [], "object": respond::partial(&object, "PartialObjectMetadata")});
+                row["object"]["apiVersion"] = format!("meta.k8s.io/{version}").into();
+                let table = json!({
+                    "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
+                    "metadata": {"resourceVersion": self.revision.to_string()}, "columnDefinitions": null, "rows": [row],
+                });
+                (table, "")
+            }
+            _ => (object, self.served.row.type_name),
+        };
+        self.frame("BOOKMARK", type_name, &object)
+    }
+
+    fn push_error(&mut self, error: &ApiError) -> Result<(), ApiError> {
+        self.frame("ERROR", "meta.v1.Status", &error.to_status())
+    }
+
+    fn frame(&mut self, kind: &str, type_name: &str, object: &Value) -> Result<(), ApiError> {
+        match self.format {
+            Format::Json => {
+                self.pending.extend_from_slice(json!({"type": kind, "object": object}).to_string().as_bytes());
+                self.pending.push(b'\n');
+            }
+            Format::Protobuf => {
+                // The event itself has no envelope; the object inside it has (upstream's streaming serializer).
+                let raw = respond::protobuf_object(type_name, object)?;
+                let event = watch_event(kind, &raw);
+                let length =
+                    u32::try_from(event.len()).map_err(|_| ApiError::internal("a watch event is longer than 4 GiB"))?;
+                self.pending.extend_from_slice(&length.to_be_bytes());
+                self.pending.extend_from_slice(&event);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `meta.v1.WatchEvent { type = 1, object = 2 RawExtension { raw = 1 } }`.
+fn watch_event(kind: &str, raw: &[u8]) -> Vec<u8> {
+    let mut extension = Vec::with_capacity(raw.len() + 8);
+    field(&mut extension, 1, raw);
+    let mut event = Vec::with_capacity(extension.len() + 24);
+    field(&mut event, 1, kind.as_bytes());
+    field(&mut event, 2, &extension);
+    event
+}
+
+/// A length-delimited protobuf field.
+fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
+    out.push(number << 3 | 2);
+    let mut length = bytes.len();
+    while length >= 0x80 {
+        out.push((length as u8 & 0x7f) | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(bytes);
+}

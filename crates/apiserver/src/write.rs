@@ -1,0 +1,525 @@
+//! Writing objects: create, update, patch, and the rules all of them share.
+
+use auth::User;
+use bytes::Bytes;
+use client::{Body, clock};
+use http::{Response, StatusCode};
+use object_model::{ApiError, FieldError, FieldPath, Reason, meta, names, time};
+use serde_json::{Value, json};
+use store::{Durability, Entry, Expect, Op, StoreError, Write};
+
+use crate::context::{Context, unsupported_media_type};
+use crate::request::ResourceRequest;
+use crate::served::Served;
+use crate::table::Include;
+use crate::{ApiServer, admission, respond, stored};
+
+/// How often a name is made anew when the one generated is taken (upstream's number).
+const NAME_TRIES: usize = 8;
+/// How often a write is tried anew on what another write left (upstream's number for patches).
+const CONFLICT_TRIES: usize = 5;
+
+impl ApiServer {
+    /// `POST` to a collection: reads, completes, judges and stores one object.
+    pub(crate) async fn create(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        body: Bytes,
+    ) -> Result<Response<Body>, ApiError> {
+        if served.namespaced() && request.namespace.is_empty() {
+            return Err(ApiError::method_not_allowed());
+        }
+        let object = cx.decode(served.ty, &body)?;
+        let object = self.insert(cx, request, served, object).await?;
+        respond::object(
+            &cx.accept,
+            Some(served),
+            served.row.type_name,
+            StatusCode::CREATED,
+            &object,
+            Include::of(cx.query.get("includeObject")),
+        )
+    }
+
+    async fn insert(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        mut object: Value,
+    ) -> Result<Value, ApiError> {
+        check_identity(served, request, &mut object)?;
+        if !meta::resource_version(&object).is_empty() {
+            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink"] {
+            meta::set(&mut object, field, Value::Null);
+        }
+        meta::set(&mut object, "uid", uuid::Uuid::new_v4().to_string());
+        meta::set(&mut object, "creationTimestamp", time::seconds(clock::now()));
+        self.complete(served, &mut object);
+        admission::admit_create(self, served, &request.namespace, &mut object)?;
+        served.row.hooks.prepare_create(&mut object);
+        if served.row.has_generation {
+            meta::set(&mut object, "generation", 1);
+        }
+        schema::normalise(served.ty, &mut object);
+        let base = object["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
+        let generate = meta::name(&object).is_empty() && !base.is_empty();
+        for tried in 1.. {
+            if generate {
+                meta::set(&mut object, "name", names::generated(&base, &names::suffix(rand::random())));
+            }
+            let name = meta::name(&object).to_owned();
+            judge(served, &name, &served.row.validate(&object))?;
+            if cx.dry_run()? {
+                if self.store.get(&served.key(&request.namespace, &name)).is_some() {
+                    return Err(ApiError::already_exists(served.row.group, served.row.plural, &name));
+                }
+                return Ok(object);
+            }
+            match self.put(served, &request.namespace, &name, Expect::Absent, &object).await {
+                Ok(entry) => return stored::decode(served, &entry),
+                Err(StoreError::Mismatch(_)) if generate && tried < NAME_TRIES => {}
+                Err(StoreError::Mismatch(_)) => {
+                    let error = ApiError::already_exists(served.row.group, served.row.plural, &name);
+                    return Err(if generate { error.retry_after(1) } else { error });
+                }
+                Err(error) => return Err(store_failed(&error)),
+            }
+        }
+        unreachable!("the loop above ends by returning")
+    }
+
+    /// `PUT` of an object or its subresource.
+    pub(crate) async fn update(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        body: Bytes,
+    ) -> Result<Response<Body>, ApiError> {
+        if request.subresource == "scale" {
+            let ty =
+                schema::type_named("autoscaling.v1.Scale").ok_or_else(|| ApiError::internal("no schema of Scale"))?;
+            let scale = cx.decode(ty, &body)?;
+            return self.modify_scale(cx, request, served, |_| Ok(scale.clone())).await;
+        }
+        let wanted = cx.decode(served.ty, &body)?;
+        let missing = self.store.get(&served.key(&request.namespace, &request.name)).is_none();
+        if missing && served.row.create_by_update && request.subresource.is_empty() {
+            let object = self.insert(cx, request, served, wanted).await?;
+            return respond::object(
+                &cx.accept,
+                Some(served),
+                served.row.type_name,
+                StatusCode::CREATED,
+                &object,
+                Include::Metadata,
+            );
+        }
+        let given = meta::resource_version(&wanted).to_owned();
+        if given.is_empty() && !served.row.unconditional_update {
+            let path = FieldPath::new("metadata").child("resourceVersion");
+            let error = FieldError::invalid(&path, 0, "must be specified for an update");
+            return Err(ApiError::invalid(served.row.group, served.row.kind, &request.name, &[error]));
+        }
+        let mut wanted = wanted;
+        check_identity(served, request, &mut wanted)?;
+        let object = self.modify(cx, request, served, |_| Ok(wanted.clone())).await?;
+        respond::object(
+            &cx.accept,
+            Some(served),
+            served.row.type_name,
+            StatusCode::OK,
+            &object,
+            Include::of(cx.query.get("includeObject")),
+        )
+    }
+
+    /// `PATCH` of an object or its subresource.
+    pub(crate) async fn patch(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        body: Bytes,
+    ) -> Result<Response<Body>, ApiError> {
+        let scale_ty =
+            schema::type_named("autoscaling.v1.Scale").ok_or_else(|| ApiError::internal("no schema of Scale"))?;
+        let ty = if request.subresource == "scale" { scale_ty } else { served.ty };
+        let patch: Value =
+            serde_json::from_slice(&body).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+        let content_type = cx.content_type().to_owned();
+        let apply = |current: &Value| -> Result<Value, ApiError> {
+            let patched = match content_type.as_str() {
+                "application/json-patch+json" => schema::json_patch(current, &patch),
+                "application/merge-patch+json" => Ok(schema::merge_patch(current, &patch)),
+                "application/strategic-merge-patch+json" => schema::strategic_merge(ty, current, &patch),
+                _ => {
+                    return Err(unsupported_media_type(&[
+                        "application/json-patch+json",
+                        "application/merge-patch+json",
+                        "application/strategic-merge-patch+json",
+                    ]));
+                }
+            };
+            let patched = patched.map_err(|e| match e {
+                schema::PatchError::Malformed(text) => ApiError::bad_request(text),
+                schema::PatchError::DoesNotApply(text) => ApiError::new(
+                    Reason::Invalid,
+                    format!("the server rejected our request due to an error in our request: {text}"),
+                ),
+            })?;
+            cx.judge(schema::conform(ty, patched))
+        };
+        if request.subresource == "scale" {
+            return self.modify_scale(cx, request, served, apply).await;
+        }
+        let object = self.modify(cx, request, served, apply).await?;
+        respond::object(
+            &cx.accept,
+            Some(served),
+            served.row.type_name,
+            StatusCode::OK,
+            &object,
+            Include::of(cx.query.get("includeObject")),
+        )
+    }
+
+    async fn modify_scale(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        change: impl Fn(&Value) -> Result<Value, ApiError>,
+    ) -> Result<Response<Body>, ApiError> {
+        let main = ResourceRequest { subresource: String::new(), ..request.clone() };
+        let object = self
+            .modify(cx, &main, served, |current| {
+                let scale = kinds::scale::of(served.row, current).ok_or_else(ApiError::method_not_allowed)?;
+                let wanted = change(&scale)?;
+                let mut object = current.clone();
+                kinds::scale::set(served.row, &mut object, &wanted)?;
+                meta::set(&mut object, "resourceVersion", meta::resource_version(&wanted));
+                Ok(object)
+            })
+            .await?;
+        let scale = kinds::scale::of(served.row, &object).ok_or_else(ApiError::method_not_allowed)?;
+        respond::object(&cx.accept, None, "autoscaling.v1.Scale", StatusCode::OK, &scale, Include::None)
+    }
+
+    /// Changes a stored object: the one way by which anything existing is written.
+    ///
+    /// `change` gets the current object and returns the wanted one; it is called again when another write came between.
+    pub(crate) async fn modify(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        change: impl Fn(&Value) -> Result<Value, ApiError>,
+    ) -> Result<Value, ApiError> {
+        let key = served.key(&request.namespace, &request.name);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let entry = self.store.get(&key).ok_or_else(|| served.not_found(&request.name))?;
+            let current = stored::decode(served, &entry)?;
+            let mut wanted = change(&current)?;
+            check_identity(served, request, &mut wanted)?;
+            let given = meta::resource_version(&wanted).to_owned();
+            let conditional = !given.is_empty() && given != meta::resource_version(&current);
+            if conditional {
+                return Err(served.stale(&request.name));
+            }
+            let uid = meta::uid(&wanted);
+            if !uid.is_empty() && uid != meta::uid(&current) {
+                return Err(ApiError::conflict(
+                    served.row.group,
+                    served.row.plural,
+                    &request.name,
+                    format!(
+                        "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                        meta::uid(&current)
+                    ),
+                ));
+            }
+            let object = self.prepare(served, request, wanted, &current)?;
+            if stored::same(&object, &current) || cx.dry_run()? {
+                return Ok(object);
+            }
+            let written = if is_finished(&object) {
+                self.remove(served, &request.namespace, &request.name, entry.mod_revision).await
+            } else {
+                let expect = Expect::Revision(entry.mod_revision);
+                self.put(served, &request.namespace, &request.name, expect, &object).await
+            };
+            match written {
+                Ok(entry) => {
+                    let mut object = object;
+                    meta::set(&mut object, "resourceVersion", entry.mod_revision.to_string());
+                    return Ok(object);
+                }
+                Err(StoreError::Mismatch(_)) if tries < CONFLICT_TRIES => {}
+                Err(StoreError::Mismatch(None)) => return Err(served.not_found(&request.name)),
+                Err(StoreError::Mismatch(Some(_))) => return Err(served.stale(&request.name)),
+                Err(error) => return Err(store_failed(&error)),
+            }
+        }
+    }
+
+    /// Completes and judges the wanted state of an existing object.
+    fn prepare(
+        &self,
+        served: &Served,
+        request: &ResourceRequest,
+        mut wanted: Value,
+        current: &Value,
+    ) -> Result<Value, ApiError> {
+        let hooks = served.row.hooks;
+        for field in [
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generateName",
+            "generation",
+            "managedFields",
+            "resourceVersion",
+        ] {
+            meta::set(&mut wanted, field, current["metadata"][field].clone());
+        }
+        self.complete(served, &mut wanted);
+        match request.subresource.as_str() {
+            "" => hooks.prepare_update(&mut wanted, current),
+            name => hooks.prepare_subresource_update(name, &mut wanted, current),
+        }
+        schema::normalise(served.ty, &mut wanted);
+        if served.row.has_generation && request.subresource.is_empty() && hooks.spec_changed(&wanted, current) {
+            meta::set(&mut wanted, "generation", meta::generation(current) + 1);
+        }
+        let name = &request.name;
+        if meta::deletion_timestamp(current).is_some() {
+            let old = meta::finalizers(current);
+            let new: Vec<&str> = meta::finalizers(&wanted).into_iter().filter(|f| !old.contains(f)).collect();
+            if !new.is_empty() {
+                let path = FieldPath::new("metadata").child("finalizers");
+                let text = format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                    new.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ")
+                );
+                return Err(ApiError::invalid(
+                    served.row.group,
+                    served.row.kind,
+                    name,
+                    &[FieldError::forbidden(&path, text)],
+                ));
+            }
+        }
+        judge(served, name, &served.row.validate(&wanted))?;
+        judge(served, name, &match request.subresource.as_str() {
+            "" => served.row.validate_update(&wanted, current),
+            "status" => hooks.validate_status_update(&wanted, current),
+            _ => Vec::new(),
+        })?;
+        Ok(wanted)
+    }
+
+    fn complete(&self, served: &Served, object: &mut Value) {
+        object["apiVersion"] = served.api_version().into();
+        object["kind"] = served.row.kind.into();
+        served.row.default(object);
+    }
+
+    pub(crate) async fn put(
+        &self,
+        served: &Served,
+        namespace: &str,
+        name: &str,
+        expect: Expect,
+        object: &Value,
+    ) -> Result<std::sync::Arc<Entry>, StoreError> {
+        let value = if served.converts() {
+            stored::encode(&served.row.hooks.stored(object.clone()))
+        } else {
+            stored::encode(object)
+        };
+        let durability = if served.row.hooks.is_heartbeat() && expect != Expect::Absent {
+            Durability::Relaxed
+        } else {
+            Durability::Synced
+        };
+        self.store.write(Write { key: served.key(namespace, name), expect, op: Op::Put(value), durability }).await
+    }
+
+    pub(crate) async fn remove(
+        &self,
+        served: &Served,
+        namespace: &str,
+        name: &str,
+        revision: u64,
+    ) -> Result<std::sync::Arc<Entry>, StoreError> {
+        let expect = Expect::Revision(revision);
+        let key = served.key(namespace, name);
+        self.store.write(Write { key, expect, op: Op::Delete, durability: Durability::Synced }).await
+    }
+
+    /// `POST …/binding`: gives a pod its node. The pod's own row refuses that in any other way.
+    pub(crate) async fn bind(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        body: Bytes,
+    ) -> Result<Response<Body>, ApiError> {
+        let ty = schema::type_named("core.v1.Binding").ok_or_else(|| ApiError::internal("no schema of Binding"))?;
+        let binding = cx.decode(ty, &body)?;
+        let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
+        if node.is_empty() {
+            let path = FieldPath::new("target").child("name");
+            return Err(ApiError::invalid("", "Binding", &request.name, &[FieldError::required(&path, "")]));
+        }
+        let key = served.key(&request.namespace, &request.name);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let entry = self.store.get(&key).ok_or_else(|| served.not_found(&request.name))?;
+            let mut pod = stored::decode(served, &entry)?;
+            let conflict = |why: String| ApiError::conflict("", "pods/binding", &request.name, why);
+            if let Some(taken) = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
+                return Err(conflict(format!("pod {} is already assigned to node {taken:?}", request.name)));
+            }
+            if meta::deletion_timestamp(&pod).is_some() {
+                return Err(conflict(format!("pod {} is being deleted, cannot be assigned to a host", request.name)));
+            }
+            let uid = meta::uid(&binding);
+            if !uid.is_empty() && uid != meta::uid(&pod) {
+                return Err(conflict(format!(
+                    "the UID in the binding is {uid}, that of the pod is {}",
+                    meta::uid(&pod)
+                )));
+            }
+            pod["spec"]["nodeName"] = node.clone().into();
+            let scheduled = json!({
+                "type": "PodScheduled", "status": "True", "lastProbeTime": null,
+                "observedGeneration": meta::generation(&pod), "lastTransitionTime": time::seconds(clock::now()),
+            });
+            set_condition(&mut pod, scheduled);
+            if !cx.dry_run()? {
+                match self
+                    .put(served, &request.namespace, &request.name, Expect::Revision(entry.mod_revision), &pod)
+                    .await
+                {
+                    Ok(_) => {}
+                    Err(StoreError::Mismatch(_)) if tries < CONFLICT_TRIES => continue,
+                    Err(StoreError::Mismatch(_)) => return Err(served.stale(&request.name)),
+                    Err(error) => return Err(store_failed(&error)),
+                }
+            }
+            let status =
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+            return respond::object(&cx.accept, None, "meta.v1.Status", StatusCode::CREATED, &status, Include::None);
+        }
+    }
+}
+
+/// Sets a condition of an object by its type.
+fn set_condition(object: &mut Value, condition: Value) {
+    let conditions = &mut object["status"]["conditions"];
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    if let Some(list) = conditions.as_array_mut() {
+        list.retain(|c| c["type"] != condition["type"]);
+        list.push(condition);
+    }
+}
+
+/// Whether an object that is being deleted waits for nothing any more.
+pub(crate) fn is_finished(object: &Value) -> bool {
+    meta::deletion_timestamp(object).is_some()
+        && object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && !has_finalizers(object)
+}
+
+/// Whether anyone wants to do something before the object goes: its finalizers, or those in the spec of a namespace.
+pub(crate) fn has_finalizers(object: &Value) -> bool {
+    !meta::finalizers(object).is_empty() || object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty())
+}
+
+fn judge(served: &Served, name: &str, errors: &[FieldError]) -> Result<(), ApiError> {
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(served.row.group, served.row.kind, name, errors)) }
+}
+
+/// Checks that the body is what the URL says, and fills in what the URL knows.
+fn check_identity(served: &Served, request: &ResourceRequest, object: &mut Value) -> Result<(), ApiError> {
+    let (api_version, kind) = (served.api_version(), served.row.kind);
+    let given = (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default());
+    if (!given.0.is_empty() && given.0 != api_version) || (!given.1.is_empty() && given.1 != kind) {
+        return Err(ApiError::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {kind}: the object provided is unrecognized (must be of type {kind}): \
+             couldn't get version/kind; expected {api_version}, Kind={kind}, found {}, Kind={}",
+            if given.1.is_empty() { kind } else { given.1 },
+            served.row.version,
+            given.0,
+            given.1
+        )));
+    }
+    let namespace = meta::namespace(object).to_owned();
+    if served.namespaced() {
+        if !namespace.is_empty() && namespace != request.namespace {
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        meta::set(object, "namespace", request.namespace.as_str());
+    } else {
+        meta::set(object, "namespace", Value::Null);
+    }
+    let name = meta::name(object).to_owned();
+    if !request.name.is_empty() {
+        if !name.is_empty() && name != request.name {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                request.name
+            )));
+        }
+        meta::set(object, "name", request.name.as_str());
+    } else if name.is_empty() && object["metadata"]["generateName"].as_str().unwrap_or_default().is_empty() {
+        let path = FieldPath::new("metadata").child("name");
+        return Err(ApiError::invalid(
+            served.row.group,
+            kind,
+            "",
+            &[FieldError::required(&path, "name or generateName is required")],
+        ));
+    }
+    Ok(())
+}
+
+/// The store did not do its work.
+pub(crate) fn store_failed(error: &StoreError) -> ApiError {
+    match error {
+        StoreError::Compacted { asked, oldest } => {
+            ApiError::new(Reason::Expired, format!("too old resource version: {asked} ({oldest})"))
+        }
+        StoreError::Future { asked, newest } => {
+            ApiError::new(Reason::Timeout, format!("Too large resource version: {asked}, current: {newest}"))
+                .cause("ResourceVersionTooLarge", "Too large resource version")
+                .retry_after(1)
+        }
+        StoreError::Failed(text) => ApiError::internal(text),
+        StoreError::Mismatch(_) => ApiError::internal("the object changed meanwhile"),
+    }
+}
+
+/// The answer to `POST …/selfsubjectreviews`: who the server takes the caller for.
+pub(crate) fn self_subject_review(user: &User) -> Value {
+    json!({
+        "kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1",
+        "metadata": {"creationTimestamp": time::seconds(clock::now())},
+        "status": {"userInfo": user.to_value()},
+    })
+}

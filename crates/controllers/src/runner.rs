@@ -1,0 +1,331 @@
+//! The runner: caches what controllers read, wakes them, and carries out what they plan.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, LazyLock, Weak};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use client::{Cache, Cached, Client, ListParams, Recorder, Reflector, Resource, WorkQueue, clock};
+use futures::FutureExt;
+use futures::stream::{self, StreamExt};
+use kinds::Scope;
+use object_model::{ApiError, Reason, meta};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::garbage_collector::GarbageCollector;
+use crate::{Action, CONTROLLERS, Controller, Key, Note, Object, Objects, Writes};
+
+/// How many subjects a controller works on at a time (upstream's default).
+const WORKERS: usize = 5;
+/// How many writes of one plan are under way at a time.
+const WRITES_AT_ONCE: usize = 16;
+
+/// Every resource that is stored under its own name, from the table of kinds.
+pub(crate) static STORED: LazyLock<Vec<Resource>> = LazyLock::new(|| stored(|_| true));
+/// Those of them whose objects live in namespaces.
+pub(crate) static NAMESPACED: LazyLock<Vec<Resource>> = LazyLock::new(|| stored(|r| r.scope == Scope::Namespaced));
+
+fn stored(wanted: impl Fn(&kinds::Resource) -> bool) -> Vec<Resource> {
+    let mut seen = Vec::new();
+    let mut resources = Vec::new();
+    for row in kinds::RESOURCES.iter().filter(|r| wanted(r)) {
+        // Two kinds that are views of one collection are one here.
+        if !seen.contains(&row.storage) {
+            seen.push(row.storage);
+            resources.push(Resource { group: row.group, version: row.version, plural: row.plural });
+        }
+    }
+    resources
+}
+
+/// The caches of all resources.
+#[derive(Default)]
+pub(crate) struct Caches(HashMap<Resource, Cache<Value>>);
+
+impl Caches {
+    pub fn cache(&self, resource: Resource) -> Option<&Cache<Value>> {
+        self.0.get(&resource)
+    }
+
+    pub fn each(&self) -> impl Iterator<Item = (Resource, &Cache<Value>)> {
+        self.0.iter().map(|(r, c)| (*r, c))
+    }
+
+    /// Takes what a write returned, so that the next plan sees it before the watch tells of it.
+    pub fn learn(&self, resource: Resource, object: Value) {
+        if meta::resource_version(&object).is_empty() || meta::uid(&object).is_empty() {
+            return;
+        }
+        if let Some(cache) = self.cache(resource) {
+            cache.put(Cached {
+                namespace: meta::namespace(&object).to_owned(),
+                name: meta::name(&object).to_owned(),
+                uid: meta::uid(&object).to_owned(),
+                resource_version: meta::resource_version(&object).to_owned(),
+                object,
+            });
+        }
+    }
+}
+
+impl Objects for Caches {
+    fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<Object> {
+        self.cache(resource)?.get(namespace, name)
+    }
+
+    fn list(&self, resource: Resource, namespace: &str) -> Vec<Object> {
+        let Some(cache) = self.cache(resource) else { return Vec::new() };
+        if namespace.is_empty() { cache.all() } else { cache.in_namespace(namespace) }
+    }
+}
+
+/// All controllers of the table, and the garbage collector.
+pub struct Manager {
+    client: Client,
+}
+
+impl Manager {
+    /// Controllers that write through `client`.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Runs until cancelled, and ends when everything it started has ended.
+    pub async fn run(self, cancel: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let caches = Arc::new(Caches(STORED.iter().map(|r| (*r, Cache::new())).collect()));
+        let (recorder, record) = Recorder::new(&self.client, "controller-manager", "", cancel.clone());
+        tasks.spawn(record);
+        let mut queues = Vec::new();
+        for controller in CONTROLLERS {
+            let queue = WorkQueue::new();
+            wake(controller, &caches, &queue);
+            queues.push((*controller, queue));
+        }
+        let collector = GarbageCollector::new(self.client.clone(), caches.clone());
+        for (resource, cache) in caches.each() {
+            let reflector = Reflector {
+                api: self.client.api(resource),
+                params: ListParams::default(),
+                decode: |text| serde_json::from_slice(text),
+                cache: cache.clone(),
+            };
+            tasks.spawn(reflector.run(cancel.clone()));
+        }
+        for (_, cache) in caches.each() {
+            tokio::select! { () = cancel.cancelled() => break, () = cache.synced() => {} }
+        }
+        for (controller, queue) in &queues {
+            for _ in 0..WORKERS {
+                let worker = Worker {
+                    controller,
+                    client: self.client.clone(),
+                    caches: caches.clone(),
+                    queue: queue.clone(),
+                    recorder: recorder.clone(),
+                };
+                tasks.spawn(worker.run());
+            }
+        }
+        tasks.spawn(collector.clone().run());
+        cancel.cancelled().await;
+        queues.iter().for_each(|(_, queue)| queue.close());
+        collector.stop();
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+/// Makes changes of what a controller sees wake its subjects.
+fn wake(controller: &'static Controller, caches: &Arc<Caches>, queue: &WorkQueue<Key>) {
+    if let Some(cache) = caches.cache(controller.subject) {
+        let queue = queue.clone();
+        cache.on_change(move |change| {
+            if let Some(object) = change.new.or(change.old) {
+                queue.add((object.namespace.clone(), object.name.clone()));
+            }
+        });
+    }
+    for read in controller.reads {
+        let Some(cache) = caches.cache(read.resource) else { continue };
+        // The handlers live in the caches, so they may not keep them alive.
+        let (queue, caches): (_, Weak<Caches>) = (queue.clone(), Arc::downgrade(caches));
+        cache.on_change(move |change| {
+            let Some(caches) = caches.upgrade() else { return };
+            for object in [change.old, change.new].into_iter().flatten() {
+                (read.wakes)(&object.object, &*caches).into_iter().for_each(|key| queue.add(key));
+            }
+        });
+    }
+}
+
+struct Worker {
+    controller: &'static Controller,
+    client: Client,
+    caches: Arc<Caches>,
+    queue: WorkQueue<Key>,
+    recorder: Recorder,
+}
+
+impl Worker {
+    async fn run(self) {
+        while let Some(key) = self.queue.next().await {
+            match AssertUnwindSafe(self.reconcile(&key)).catch_unwind().await {
+                Ok(Ok(again)) => {
+                    self.queue.forget(&key);
+                    if let Some(pause) = again {
+                        self.queue.add_after(key.clone(), pause);
+                    }
+                }
+                Ok(Err(error)) => {
+                    let conflict = error.downcast_ref::<ApiError>().is_some_and(|e| e.reason == Reason::Conflict);
+                    if conflict {
+                        tracing::debug!(controller = self.controller.name, subject = ?key, "{error:#}");
+                    } else {
+                        tracing::warn!(controller = self.controller.name, subject = ?key, "{error:#}");
+                    }
+                    self.queue.add_failed(key.clone());
+                }
+                Err(_) => {
+                    tracing::error!(controller = self.controller.name, subject = ?key, "the controller panicked");
+                    self.queue.add_failed(key.clone());
+                }
+            }
+            self.queue.done(&key);
+        }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>> {
+        let Some(subject) = self.caches.get(self.controller.subject, &key.0, &key.1) else { return Ok(None) };
+        let mut object = subject.object.clone();
+        identify(&mut object, self.controller.subject);
+        let actions = (self.controller.plan)(&object, &*self.caches, clock::now())?;
+        let mut again = None;
+        let mut rest = actions.into_iter().peekable();
+        while let Some(first) = rest.next() {
+            if let Action::Again(pause) = first {
+                again = Some(again.map_or(pause, |a: Duration| a.min(pause)));
+                continue;
+            }
+            // Creations and deletions in a row do not depend on each other.
+            let together = matches!(first, Action::Create { .. } | Action::Delete { .. });
+            let mut group = vec![first];
+            while together
+                && let Some(next) = rest.next_if(|a| matches!(a, Action::Create { .. } | Action::Delete { .. }))
+            {
+                group.push(next);
+            }
+            let mut results = stream::iter(group).map(|action| self.act(action)).buffer_unordered(WRITES_AT_ONCE);
+            while let Some(result) = results.next().await {
+                result?;
+            }
+        }
+        Ok(again)
+    }
+
+    async fn act(&self, action: Action) -> Result<()> {
+        self.check_declared(&action)?;
+        match action {
+            Action::Create { resource, namespace, object, event } => {
+                let about = event.as_ref().map(|n| n.about.clone());
+                match self.client.api(resource).create(some(&namespace), &object).await {
+                    Ok(created) => {
+                        self.note(event, meta::name(&created));
+                        self.caches.learn(resource, created);
+                    }
+                    // A cache that lags behind is no trouble: the next plan sees the object.
+                    Err(error) if error.reason == Reason::AlreadyExists && !meta::name(&object).is_empty() => {}
+                    Err(error) => {
+                        if let Some(about) = about {
+                            let message = format!("Error creating: {error}");
+                            self.recorder.event(&about, None, client::EventType::Warning, "FailedCreate", message);
+                        }
+                        return Err(error).with_context(|| format!("create {} in {namespace}", resource.plural));
+                    }
+                }
+            }
+            Action::Patch { resource, namespace, name, subresource, kind, patch } => {
+                let api = self.client.api(resource);
+                let patched = api.patch(some(&namespace), &name, subresource, kind, &patch).await;
+                self.wrote(resource, patched)
+                    .with_context(|| format!("patch {} {namespace}/{name}", resource.plural))?;
+            }
+            Action::Update { resource, namespace, name, subresource, object } => {
+                let updated = self.client.api(resource).update(some(&namespace), &name, subresource, &object).await;
+                self.wrote(resource, updated)
+                    .with_context(|| format!("update {} {namespace}/{name}", resource.plural))?;
+            }
+            Action::Delete { resource, namespace, name, options, event } => {
+                let deleted = self.client.api(resource).delete(some(&namespace), &name, &options).await;
+                if deleted.is_ok() {
+                    self.note(event, &name);
+                }
+                self.wrote(resource, deleted)
+                    .with_context(|| format!("delete {} {namespace}/{name}", resource.plural))?;
+            }
+            Action::Event(note) => self.note(Some(note), ""),
+            Action::Again(_) => {}
+        }
+        Ok(())
+    }
+
+    fn wrote(&self, resource: Resource, result: Result<Value, ApiError>) -> Result<(), ApiError> {
+        match result {
+            Ok(object) => {
+                self.caches.learn(resource, object);
+                Ok(())
+            }
+            // What is gone needs nothing more.
+            Err(error) if error.reason == Reason::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn note(&self, note: Option<Note>, name: &str) {
+        if let Some(note) = note {
+            let message = if note.message.ends_with(": ") { format!("{}{name}", note.message) } else { note.message };
+            self.recorder.event(&note.about, None, note.kind, note.reason, message);
+        }
+    }
+
+    /// The table cannot lie: a write that is not declared does not happen.
+    fn check_declared(&self, action: &Action) -> Result<()> {
+        let (target, subresource, delete) = match action {
+            Action::Create { resource, .. } => (*resource, "", false),
+            Action::Patch { resource, subresource, .. } | Action::Update { resource, subresource, .. } => {
+                (*resource, *subresource, false)
+            }
+            Action::Delete { resource, .. } => (*resource, "", true),
+            Action::Event(_) | Action::Again(_) => return Ok(()),
+        };
+        let allowed = self.controller.writes.iter().any(|w| match w {
+            Writes::Children(resource) => *resource == target && subresource.is_empty(),
+            Writes::Status => target == self.controller.subject && subresource == "status",
+            Writes::Shared { resource, .. } => *resource == target,
+            Writes::Anything { .. } => delete,
+        });
+        if !allowed {
+            bail!(
+                "the controller {} has not declared that it writes {}/{subresource}",
+                self.controller.name,
+                target.plural
+            );
+        }
+        Ok(())
+    }
+}
+
+fn some(namespace: &str) -> Option<&str> {
+    (!namespace.is_empty()).then_some(namespace)
+}
+
+/// Items of a list come without apiVersion and kind; events need them.
+pub(crate) fn identify(object: &mut Value, resource: Resource) {
+    if let Some(row) = kinds::resource(resource.group, resource.version, resource.plural) {
+        object["apiVersion"] = row.api_version().into();
+        object["kind"] = row.kind.into();
+    }
+}

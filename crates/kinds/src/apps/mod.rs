@@ -1,0 +1,4 @@
+//! Kinds of the group apps.
+
+pub(crate) mod deployment;
+pub(crate) mod replica_set;

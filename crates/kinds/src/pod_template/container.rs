@@ -1,0 +1,274 @@
+//! Validation of containers.
+
+use object_model::{FieldError, FieldPath, Quantity, names};
+use serde_json::Value;
+
+use super::{range, security, volume};
+use crate::walk;
+
+/// Checks the containers of a pod spec, whose volumes have these names.
+pub(super) fn validate_all(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath, volumes: &[&str]) {
+    if walk::list(spec, "containers").is_empty() {
+        errors.push(FieldError::required(&path.child("containers"), ""));
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    let mut host_ports: Vec<(String, i64, String)> = Vec::new();
+    for list in ["initContainers", "containers"] {
+        for (index, container) in walk::list(spec, list).iter().enumerate() {
+            let path = path.child(list).index(index);
+            match walk::text(container, "name") {
+                None => errors.push(FieldError::required(&path.child("name"), "")),
+                Some(name) => {
+                    let problems = names::dns_label(name);
+                    errors.extend(problems.into_iter().map(|why| FieldError::invalid(&path.child("name"), name, why)));
+                    if seen.contains(&name) {
+                        errors.push(FieldError::duplicate(&path.child("name"), name));
+                    }
+                    seen.push(name);
+                }
+            }
+            let may_probe = list == "containers" || container["restartPolicy"] == "Always";
+            validate(errors, container, &path, volumes, may_probe);
+            ports(errors, container, &path, if list == "containers" { Some(&mut host_ports) } else { None });
+        }
+    }
+}
+
+fn validate(errors: &mut Vec<FieldError>, container: &Value, path: &FieldPath, volumes: &[&str], may_probe: bool) {
+    match container["image"].as_str().unwrap_or_default() {
+        "" => errors.push(FieldError::required(&path.child("image"), "")),
+        image if image.trim() != image => {
+            let why = "must not have leading or trailing whitespace";
+            errors.push(FieldError::invalid(&path.child("image"), image, why));
+        }
+        _ => {}
+    }
+    walk::one_of(errors, container, "imagePullPolicy", path, &["Always", "IfNotPresent", "Never"]);
+    walk::one_of(errors, container, "terminationMessagePolicy", path, &["FallbackToLogsOnError", "File"]);
+    environment(errors, container, path);
+    mounts(errors, container, &path.child("volumeMounts"), volumes);
+    resources(errors, &container["resources"], &path.child("resources"));
+    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        let Some(given) = walk::at(container, name) else { continue };
+        let path = path.child(name);
+        if may_probe {
+            probe(errors, given, &path, name == "readinessProbe");
+        } else {
+            errors
+                .push(FieldError::forbidden(&path, "may not be set for init containers without restartPolicy=Always"));
+        }
+    }
+    if let Some(lifecycle) = walk::at(container, "lifecycle") {
+        let path = path.child("lifecycle");
+        if !may_probe {
+            errors
+                .push(FieldError::forbidden(&path, "may not be set for init containers without restartPolicy=Always"));
+        }
+        for hook in ["postStart", "preStop"] {
+            if let Some(action) = lifecycle.get(hook) {
+                handler(errors, action, &path.child(hook), &["exec", "httpGet", "tcpSocket", "sleep"]);
+            }
+        }
+    }
+    security(errors, &container["securityContext"], &path.child("securityContext"));
+}
+
+fn ports(
+    errors: &mut Vec<FieldError>,
+    container: &Value,
+    path: &FieldPath,
+    mut host_ports: Option<&mut Vec<(String, i64, String)>>,
+) {
+    let mut seen: Vec<&str> = Vec::new();
+    for (index, port) in walk::list(container, "ports").iter().enumerate() {
+        let path = path.child("ports").index(index);
+        if let Some(name) = walk::text(port, "name") {
+            let problems = names::port_name(name);
+            errors.extend(problems.into_iter().map(|why| FieldError::invalid(&path.child("name"), name, why)));
+            if seen.contains(&name) {
+                errors.push(FieldError::duplicate(&path.child("name"), name));
+            }
+            seen.push(name);
+        }
+        match walk::number(port, "containerPort") {
+            0 => errors.push(FieldError::required(&path.child("containerPort"), "")),
+            number => range(errors, &number.into(), &path.child("containerPort"), 1, 65535),
+        }
+        if walk::text(port, "protocol").is_none() {
+            errors.push(FieldError::required(&path.child("protocol"), ""));
+        }
+        walk::one_of(errors, port, "protocol", &path, &["SCTP", "TCP", "UDP"]);
+        let host = walk::number(port, "hostPort");
+        if host == 0 {
+            continue;
+        }
+        range(errors, &host.into(), &path.child("hostPort"), 1, 65535);
+        let text = |field: &str| walk::text(port, field).unwrap_or_default().to_owned();
+        let taken = (text("protocol"), host, text("hostIP"));
+        if let Some(all) = host_ports.as_deref_mut() {
+            if all.contains(&taken) {
+                let shown = format!("{}/{}/{}", taken.0, taken.2, taken.1);
+                errors.push(FieldError::duplicate(&path.child("hostPort"), shown));
+            }
+            all.push(taken);
+        }
+    }
+}
+
+fn environment(errors: &mut Vec<FieldError>, container: &Value, path: &FieldPath) {
+    for (index, variable) in walk::list(container, "env").iter().enumerate() {
+        let path = path.child("env").index(index);
+        match walk::text(variable, "name") {
+            None => errors.push(FieldError::required(&path.child("name"), "")),
+            Some(name) if name.chars().any(|c| c == '=' || !(' '..='~').contains(&c)) => {
+                let why = "a valid environment variable name must consist only of printable ASCII characters other \
+                           than '='";
+                errors.push(FieldError::invalid(&path.child("name"), name, why));
+            }
+            Some(_) => {}
+        }
+        let Some(from) = walk::at(variable, "valueFrom") else { continue };
+        let path = path.child("valueFrom");
+        let sources = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
+        let given = sources.iter().filter(|source| walk::at(from, source).is_some()).count();
+        if given == 0 {
+            let why = "must specify one of: `configMapKeyRef`, `fieldRef`, `fileKeyRef`, `resourceFieldRef` or \
+                       `secretKeyRef`";
+            errors.push(FieldError::invalid(&path, "", why));
+        } else if given > 1 {
+            errors.push(FieldError::invalid(&path, "", "may not have more than one field specified at a time"));
+        } else if walk::text(variable, "value").is_some() {
+            errors.push(FieldError::invalid(&path, "", "may not be specified when `value` is not empty"));
+        }
+        for (source, fields) in [
+            ("configMapKeyRef", ["name", "key"]),
+            ("secretKeyRef", ["name", "key"]),
+            ("fieldRef", ["fieldPath", "apiVersion"]),
+        ] {
+            let Some(source_value) = walk::at(from, source) else { continue };
+            for field in fields.iter().filter(|field| walk::text(source_value, field).is_none()) {
+                errors.push(FieldError::required(&path.child(source).child(field), ""));
+            }
+        }
+    }
+    for (index, source) in walk::list(container, "envFrom").iter().enumerate() {
+        let path = path.child("envFrom").index(index);
+        let given = ["configMapRef", "secretRef"].into_iter().filter(|name| walk::at(source, name).is_some());
+        let given: Vec<_> = given.collect();
+        match given.as_slice() {
+            [name] if walk::text(&source[*name], "name").is_none() => {
+                errors.push(FieldError::required(&path.child(name).child("name"), ""));
+            }
+            [_] => {}
+            [] => errors.push(FieldError::invalid(&path, "", "must specify one of: `configMapRef` or `secretRef`")),
+            _ => errors.push(FieldError::invalid(&path, "", "may not have more than one field specified at a time")),
+        }
+    }
+}
+
+fn mounts(errors: &mut Vec<FieldError>, container: &Value, path: &FieldPath, volumes: &[&str]) {
+    let mut seen: Vec<&str> = Vec::new();
+    for (index, mount) in walk::list(container, "volumeMounts").iter().enumerate() {
+        let path = path.index(index);
+        match walk::text(mount, "name") {
+            None => errors.push(FieldError::required(&path.child("name"), "")),
+            Some(name) if !volumes.contains(&name) => {
+                errors.push(FieldError::not_found(&path.child("name"), name));
+            }
+            Some(_) => {}
+        }
+        match walk::text(mount, "mountPath") {
+            None => errors.push(FieldError::required(&path.child("mountPath"), "")),
+            Some(place) => {
+                if seen.contains(&place) {
+                    errors.push(FieldError::invalid(&path.child("mountPath"), place, "must be unique"));
+                }
+                seen.push(place);
+            }
+        }
+        if let Some(sub) = walk::text(mount, "subPath") {
+            volume::relative(errors, sub, &path.child("subPath"));
+            if walk::text(mount, "subPathExpr").is_some() {
+                let why = "subPathExpr and subPath are mutually exclusive";
+                errors.push(FieldError::invalid(&path.child("subPathExpr"), mount["subPathExpr"].clone(), why));
+            }
+        }
+    }
+}
+
+fn resources(errors: &mut Vec<FieldError>, resources: &Value, path: &FieldPath) {
+    let amount =
+        |list: &str, name: &str| walk::text(&resources[list], name).and_then(|text| text.parse::<Quantity>().ok());
+    for list in ["limits", "requests"] {
+        for (name, text) in object_model::meta::strings(&resources[list]) {
+            let path = path.child(list).key(name);
+            errors.extend(names::qualified_name(name).into_iter().map(|why| FieldError::invalid(&path, name, why)));
+            let standard = ["cpu", "memory", "ephemeral-storage"].contains(&name) || name.starts_with("hugepages-");
+            if !name.contains('/') && !standard {
+                errors.push(FieldError::invalid(&path, name, "must be a standard resource for containers"));
+            }
+            match text.parse::<Quantity>() {
+                Ok(amount) if amount.is_negative() => {
+                    errors.push(FieldError::invalid(&path, text, walk::NOT_NEGATIVE));
+                }
+                Ok(_) => {}
+                Err(error) => errors.push(FieldError::invalid(&path, text, error.to_string())),
+            }
+        }
+    }
+    for name in object_model::meta::strings(&resources["requests"]).into_keys() {
+        if let (Some(request), Some(limit)) = (amount("requests", name), amount("limits", name))
+            && request > limit
+        {
+            let why = format!("must be less than or equal to {name} limit of {limit}");
+            errors.push(FieldError::invalid(&path.child("requests"), request.to_string(), why));
+        }
+    }
+}
+
+fn probe(errors: &mut Vec<FieldError>, probe: &Value, path: &FieldPath, may_need_many: bool) {
+    handler(errors, probe, path, &["exec", "httpGet", "tcpSocket", "grpc"]);
+    for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+        walk::not_negative(errors, probe, field, path);
+    }
+    if !may_need_many && !matches!(walk::number(probe, "successThreshold"), 0 | 1) {
+        let given = walk::number(probe, "successThreshold");
+        errors.push(FieldError::invalid(&path.child("successThreshold"), given, "must be 1"));
+    }
+}
+
+/// What a probe or a lifecycle hook does: exactly one of some actions.
+fn handler(errors: &mut Vec<FieldError>, object: &Value, path: &FieldPath, kinds: &[&str]) {
+    let given: Vec<&str> = kinds.iter().copied().filter(|kind| walk::at(object, kind).is_some()).collect();
+    if given.is_empty() {
+        errors.push(FieldError::required(path, "must specify a handler type"));
+    }
+    for extra in given.iter().skip(1) {
+        errors.push(FieldError::forbidden(&path.child(extra), "may not specify more than 1 handler type"));
+    }
+    for kind in given {
+        let path = path.child(kind);
+        let action = &object[kind];
+        match kind {
+            "exec" if walk::list(action, "command").is_empty() => {
+                errors.push(FieldError::required(&path.child("command"), ""));
+            }
+            "httpGet" => {
+                if walk::text(action, "path").is_none() {
+                    errors.push(FieldError::required(&path.child("path"), ""));
+                }
+                port(errors, &action["port"], &path.child("port"));
+                walk::one_of(errors, action, "scheme", &path, &["HTTP", "HTTPS"]);
+            }
+            "tcpSocket" | "grpc" => port(errors, &action["port"], &path.child("port")),
+            _ => {}
+        }
+    }
+}
+
+fn port(errors: &mut Vec<FieldError>, value: &Value, path: &FieldPath) {
+    match value.as_str() {
+        Some(name) => errors.extend(names::port_name(name).into_iter().map(|why| FieldError::invalid(path, name, why))),
+        None => range(errors, value, path, 1, 65535),
+    }
+}

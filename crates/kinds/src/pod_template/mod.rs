@@ -1,0 +1,196 @@
+//! What Pods and the templates of Pods have in common: defaults, validation, quality of service.
+
+mod container;
+mod defaults;
+mod quality;
+mod volume;
+
+pub(crate) use defaults::{default_pod_only, default_spec};
+pub(crate) use quality::qos_class;
+
+use object_model::{FieldError, FieldPath, LabelSelector, names};
+use serde_json::Value;
+
+use crate::{meta, walk};
+
+/// What is wrong with a pod spec.
+pub(crate) fn validate_spec(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
+    let volumes = volume::validate(errors, spec, path);
+    container::validate_all(errors, spec, path, &volumes);
+    walk::one_of(errors, spec, "restartPolicy", path, &["Always", "Never", "OnFailure"]);
+    if walk::text(spec, "restartPolicy").is_none() {
+        errors.push(FieldError::required(&path.child("restartPolicy"), ""));
+    }
+    dns(errors, spec, path);
+    walk::not_negative(errors, spec, "terminationGracePeriodSeconds", path);
+    if let Some(seconds) = walk::at(spec, "activeDeadlineSeconds") {
+        range(errors, seconds, &path.child("activeDeadlineSeconds"), 1, i64::from(i32::MAX));
+    }
+    meta::label_map(errors, &spec["nodeSelector"], &path.child("nodeSelector"));
+    for field in ["hostname", "subdomain"] {
+        name(errors, spec, field, path, names::dns_label);
+    }
+    for field in ["nodeName", "serviceAccountName", "priorityClassName", "runtimeClassName"] {
+        name(errors, spec, field, path, names::dns_subdomain);
+    }
+    tolerations(errors, spec, &path.child("tolerations"));
+    for (index, secret) in walk::list(spec, "imagePullSecrets").iter().enumerate() {
+        if walk::text(secret, "name").is_none() {
+            errors.push(FieldError::required(&path.child("imagePullSecrets").index(index).child("name"), ""));
+        }
+    }
+    for (index, alias) in walk::list(spec, "hostAliases").iter().enumerate() {
+        let ip = walk::text(alias, "ip").unwrap_or_default();
+        if ip.parse::<std::net::IpAddr>().is_err() {
+            let path = path.child("hostAliases").index(index).child("ip");
+            errors.push(FieldError::invalid(&path, ip, "must be a valid IP address"));
+        }
+    }
+    security(errors, &spec["securityContext"], &path.child("securityContext"));
+    for (index, gate) in walk::list(spec, "readinessGates").iter().enumerate() {
+        let kind = walk::text(gate, "conditionType").unwrap_or_default();
+        let path = path.child("readinessGates").index(index).child("conditionType");
+        errors.extend(names::qualified_name(kind).into_iter().map(|why| FieldError::invalid(&path, kind, why)));
+    }
+    topology_spread(errors, spec, &path.child("topologySpreadConstraints"));
+}
+
+/// What is wrong with the template of a controller whose pods run for ever, given its selector.
+pub(crate) fn validate_template(
+    errors: &mut Vec<FieldError>,
+    template: &Value,
+    selector: &Value,
+    owner: &str,
+    path: &FieldPath,
+) {
+    let metadata = path.child("metadata");
+    if let Ok(parsed) = LabelSelector::from_object(selector)
+        && !parsed.is_everything()
+        && !parsed.matches_object(template)
+    {
+        let labels = template["metadata"].get("labels").cloned().unwrap_or_else(|| serde_json::json!({}));
+        let why = "`selector` does not match template `labels`";
+        errors.push(FieldError::invalid(&metadata.child("labels"), labels, why));
+    }
+    meta::labels(errors, &template["metadata"], &metadata);
+    meta::annotations(errors, &template["metadata"], &metadata.child("annotations"));
+    let spec = path.child("spec");
+    validate_spec(errors, &template["spec"], &spec);
+    if let Some(policy @ ("Never" | "OnFailure")) = walk::text(&template["spec"], "restartPolicy") {
+        errors.push(FieldError::not_supported(&spec.child("restartPolicy"), policy, &["Always"]));
+    }
+    if walk::at(&template["spec"], "activeDeadlineSeconds").is_some() {
+        let why = format!("activeDeadlineSeconds in {owner} is not Supported");
+        errors.push(FieldError::forbidden(&spec.child("activeDeadlineSeconds"), why));
+    }
+}
+
+/// What is wrong with the selector of a controller.
+pub(crate) fn validate_selector(errors: &mut Vec<FieldError>, spec: &Value, owner: &str, path: &FieldPath) {
+    let path = path.child("selector");
+    let Some(selector) = walk::at(spec, "selector") else {
+        errors.push(FieldError::required(&path, ""));
+        return;
+    };
+    meta::selector(errors, selector, &path);
+    if LabelSelector::from_object(selector).is_ok_and(|selector| selector.is_everything()) {
+        errors.push(FieldError::invalid(&path, selector.clone(), format!("empty selector is invalid for {owner}")));
+    }
+}
+
+/// Names and images of a template's containers, as the wide table shows them.
+pub(crate) fn containers_and_images(template: &Value) -> (String, String) {
+    let column = |field: &str| {
+        let containers = walk::list(template, "spec.containers").iter();
+        containers.filter_map(|c| walk::text(c, field)).collect::<Vec<_>>().join(",")
+    };
+    (column("name"), column("image"))
+}
+
+pub(crate) fn range(errors: &mut Vec<FieldError>, value: &Value, path: &FieldPath, from: i64, to: i64) {
+    if !value.as_i64().is_some_and(|number| (from..=to).contains(&number)) {
+        errors.push(FieldError::invalid(path, value.clone(), format!("must be between {from} and {to}, inclusive")));
+    }
+}
+
+fn name(errors: &mut Vec<FieldError>, object: &Value, field: &str, path: &FieldPath, rule: fn(&str) -> Vec<String>) {
+    if let Some(text) = walk::text(object, field) {
+        errors.extend(rule(text).into_iter().map(|why| FieldError::invalid(&path.child(field), text, why)));
+    }
+}
+
+fn dns(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
+    walk::one_of(errors, spec, "dnsPolicy", path, &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]);
+    if walk::text(spec, "dnsPolicy") == Some("None") {
+        let why = "must provide `dnsConfig` when `dnsPolicy` is None";
+        if walk::at(spec, "dnsConfig").is_none() {
+            errors.push(FieldError::required(&path.child("dnsConfig"), why));
+        } else if walk::list(spec, "dnsConfig.nameservers").is_empty() {
+            let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+            errors.push(FieldError::required(&path.child("dnsConfig").child("nameservers"), why));
+        }
+    }
+    let servers = path.child("dnsConfig").child("nameservers");
+    for (index, server) in walk::list(spec, "dnsConfig.nameservers").iter().enumerate() {
+        if server.as_str().is_none_or(|server| server.parse::<std::net::IpAddr>().is_err()) {
+            errors.push(FieldError::invalid(&servers.index(index), server.clone(), "must be a valid IP address"));
+        }
+    }
+}
+
+fn tolerations(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
+    for (index, toleration) in walk::list(spec, "tolerations").iter().enumerate() {
+        let path = path.index(index);
+        let key = walk::text(toleration, "key");
+        if let Some(key) = key {
+            let problems = names::qualified_name(key);
+            errors.extend(problems.into_iter().map(|why| FieldError::invalid(&path.child("key"), key, why)));
+        }
+        walk::one_of(errors, toleration, "operator", &path, &["Equal", "Exists", "Gt", "Lt"]);
+        walk::one_of(errors, toleration, "effect", &path, &["NoExecute", "NoSchedule", "PreferNoSchedule"]);
+        let exists = toleration["operator"] == "Exists";
+        if key.is_none() && !exists {
+            let why = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            let operator = walk::text(toleration, "operator").unwrap_or_default();
+            errors.push(FieldError::invalid(&path.child("operator"), operator, why));
+        }
+        if exists && walk::text(toleration, "value").is_some() {
+            let why = "value must be empty when `operator` is 'Exists'";
+            errors.push(FieldError::invalid(&path.child("operator"), toleration["value"].clone(), why));
+        }
+        if walk::at(toleration, "tolerationSeconds").is_some() && toleration["effect"] != "NoExecute" {
+            let why = "effect must be 'NoExecute' when `tolerationSeconds` is set";
+            let effect = walk::text(toleration, "effect").unwrap_or_default();
+            errors.push(FieldError::invalid(&path.child("effect"), effect, why));
+        }
+    }
+}
+
+/// The user and group numbers of a security context.
+fn security(errors: &mut Vec<FieldError>, context: &Value, path: &FieldPath) {
+    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+        if let Some(id) = walk::at(context, field)
+            && !id.as_i64().is_some_and(|id| (0..=i64::from(i32::MAX)).contains(&id))
+        {
+            errors.push(FieldError::invalid(
+                &path.child(field),
+                id.clone(),
+                "must be between 0 and 2147483647, inclusive",
+            ));
+        }
+    }
+}
+
+fn topology_spread(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
+    for (index, constraint) in walk::list(spec, "topologySpreadConstraints").iter().enumerate() {
+        let path = path.index(index);
+        if walk::number(constraint, "maxSkew") <= 0 {
+            let given = walk::number(constraint, "maxSkew");
+            errors.push(FieldError::invalid(&path.child("maxSkew"), given, "must be greater than zero"));
+        }
+        if walk::text(constraint, "topologyKey").is_none() {
+            errors.push(FieldError::required(&path.child("topologyKey"), "can not be empty"));
+        }
+        walk::one_of(errors, constraint, "whenUnsatisfiable", &path, &["DoNotSchedule", "ScheduleAnyway"]);
+    }
+}

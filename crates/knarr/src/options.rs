@@ -1,0 +1,129 @@
+//! The command line.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Kubernetes in one binary, with the container engine inside.
+///
+/// `knarr server` is control plane and node in one process. It needs root and nothing else on the host. Pods outlive it:
+/// stop it, crash it or upgrade it, and the next start finds them running.
+#[derive(Debug, Parser)]
+#[command(name = "knarr", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "First steps:\n  knarr server                                       start; leave it running\n  \
+    export KUBECONFIG=/var/lib/knarr/admin.kubeconfig  in another shell\n  \
+    kubectl get nodes\n  knarr image import image.tar                       bring an image, from `docker save` or an OCI layout\n  \
+    knarr uninstall                                    stop all pods and remove every trace")]
+pub struct Options {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the control plane and the node, until SIGTERM; pods keep running.
+    Server(ServerOptions),
+    /// Images of the node.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Stop every pod and remove every link, mount, cgroup, socket and file that knarr made.
+    Uninstall(UninstallOptions),
+}
+
+/// Where knarr keeps its things.
+#[derive(Debug, Clone, Args)]
+pub struct Dirs {
+    /// What outlives a reboot: objects, keys, images, volumes, logs.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/knarr", env = "KNARR_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// What does not: sockets, and the state of running pods.
+    #[arg(long, value_name = "DIR", default_value = "/run/knarr", env = "KNARR_RUN_DIR")]
+    pub run_dir: PathBuf,
+}
+
+impl Dirs {
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir.join("admin.kubeconfig")
+    }
+
+    /// The images.
+    pub fn images(&self) -> PathBuf {
+        self.data_dir.join("images")
+    }
+
+    /// Where a running server takes commands.
+    pub fn control_socket(&self) -> PathBuf {
+        self.run_dir.join("knarr.sock")
+    }
+}
+
+/// Options of `knarr server`.
+#[derive(Debug, Clone, Args)]
+pub struct ServerOptions {
+    /// Where its things are.
+    #[command(flatten)]
+    pub dirs: Dirs,
+    /// Where the API listens.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6443")]
+    pub listen: SocketAddr,
+    /// Where the kubelet listens, for logs and exec.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:10250")]
+    pub kubelet_listen: SocketAddr,
+    /// The node's name; the host's name if not given.
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
+    pub node_name: Option<String>,
+    /// The node's address; that of the default route if not given.
+    #[arg(long, value_name = "ADDR")]
+    pub node_ip: Option<IpAddr>,
+    /// What pods get their addresses from.
+    #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/24")]
+    pub pod_cidr: String,
+    /// The bridge that pods are on, at most 15 characters.
+    #[arg(long, value_name = "NAME", default_value = "knarr0")]
+    pub bridge: String,
+    /// The control group below which pods are.
+    #[arg(long, value_name = "NAME", default_value = "knarr")]
+    pub cgroup_root: String,
+}
+
+fn node_name(text: &str) -> Result<String, String> {
+    match object_model::names::dns_subdomain(text).first() {
+        None => Ok(text.to_owned()),
+        Some(problem) => Err(problem.clone()),
+    }
+}
+
+/// `knarr image …`
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Import images from docker archives (`docker save`) or OCI layouts (a directory, or a tar of one).
+    Import {
+        /// Where the images go.
+        #[command(flatten)]
+        dirs: Dirs,
+        /// The archives or layouts.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// List the images.
+    List {
+        /// Where the images are.
+        #[command(flatten)]
+        dirs: Dirs,
+    },
+}
+
+/// Options of `knarr uninstall`.
+#[derive(Debug, Clone, Args)]
+pub struct UninstallOptions {
+    /// The same options the server was started with.
+    #[command(flatten)]
+    pub server: ServerOptions,
+    /// Do not ask.
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+}

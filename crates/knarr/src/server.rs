@@ -1,0 +1,283 @@
+//! `knarr server`: control plane and node in one process, started in order and stopped in reverse.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use apiserver::{ApiServer, KUBERNETES, KubeletClient};
+use auth::User;
+use client::{Client, ListParams, Resource, clock};
+use container_engine::Engine;
+use controllers::Manager;
+use image_store::ImageStore;
+use kubelet::Kubelet;
+use scheduler::Scheduler;
+use store::{LogStore, RedbLog, Store};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::options::{Dirs, ServerOptions};
+use crate::pki::{API_TO_KUBELET, Pki, write_private};
+use crate::{control, first_objects, host, kubeconfig};
+
+const NODES: Resource = Resource { group: "", version: "v1", plural: "nodes" };
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When something cannot be started; what was started before is stopped again.
+pub async fn run(options: ServerOptions) -> Result<()> {
+    host::require_root("knarr server")?;
+    let dirs = &options.dirs;
+    make_directories(dirs)?;
+    let hold = host::hold(&dirs.data_dir)?;
+    let api_listener = host::listen(options.listen, "the API", "--listen")?;
+    let kubelet_listener = host::listen(options.kubelet_listen, "the kubelet", "--kubelet-listen")?;
+    let stop = CancellationToken::new();
+    let mut signals = Signals::new()?;
+    let started = start(&options, api_listener, kubelet_listener, &stop).await;
+    let outcome = match started {
+        Ok(mut running) => {
+            let ended = tokio::select! {
+                name = signals.next() => {
+                    tracing::info!("stop: {name}");
+                    Ok(())
+                }
+                ended = running.until_one_ends() => ended,
+            };
+            running.stop().await;
+            ended
+        }
+        Err(error) => Err(error),
+    };
+    drop(hold);
+    outcome
+}
+
+fn make_directories(dirs: &Dirs) -> Result<()> {
+    for dir in [&dirs.data_dir, &dirs.run_dir] {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("make directory {}", dir.display()))?;
+    }
+    Ok(())
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let get = |kind| signal(kind).context("listen for signals");
+        Ok(Self { terminate: get(SignalKind::terminate())?, interrupt: get(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! { _ = self.terminate.recv() => "SIGTERM", _ = self.interrupt.recv() => "SIGINT" }
+    }
+}
+
+/// One part of the server: its name, what stops it, and its task.
+struct Part {
+    name: &'static str,
+    stop: CancellationToken,
+    tasks: JoinSet<Result<()>>,
+}
+
+/// Everything that runs, in the order of its start.
+struct Running {
+    parts: Vec<Part>,
+    engine: Arc<Engine>,
+    store: Arc<dyn Store>,
+}
+
+impl Running {
+    /// Ends when a part ends without having been asked to.
+    async fn until_one_ends(&mut self) -> Result<()> {
+        let ends = self.parts.iter_mut().map(|part| {
+            let name = part.name;
+            Box::pin(async move { (name, part.tasks.join_next().await) })
+        });
+        let ((name, outcome), ..) = futures_select_all(ends).await;
+        match outcome {
+            Some(Ok(Ok(()))) | None => anyhow::bail!("{name} has ended by itself"),
+            Some(Ok(Err(error))) => Err(error.context(format!("{name} has failed"))),
+            Some(Err(error)) => Err(error).with_context(|| format!("{name} has panicked")),
+        }
+    }
+
+    /// Stops the parts in reverse. Pods go on running.
+    async fn stop(mut self) {
+        while let Some(mut part) = self.parts.pop() {
+            part.stop.cancel();
+            while let Some(ended) = part.tasks.join_next().await {
+                match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::error!("stop {}: {error:#}", part.name),
+                    Err(error) => tracing::error!("stop {}: {error}", part.name),
+                }
+            }
+        }
+        self.engine.shutdown().await;
+        self.store.close().await;
+        tracing::info!("stopped; pods keep running");
+    }
+}
+
+use futures::future::select_all as futures_select_all;
+
+async fn start(
+    options: &ServerOptions,
+    api_listener: std::net::TcpListener,
+    kubelet_listener: std::net::TcpListener,
+    _stop: &CancellationToken,
+) -> Result<Running> {
+    let dirs = &options.dirs;
+    let node = options.node_name.clone().map_or_else(host::node_name, Ok)?;
+    let address = options.node_ip.unwrap_or_else(host::address);
+    let pki = Pki::ensure(&dirs.data_dir.join("pki"), &node, &host_names(&node, address), clock::now().as_second())?;
+    let port = options.listen.port();
+    let reach = if options.listen.ip().is_unspecified() { "127.0.0.1".to_owned() } else { options.listen.ip().to_string() };
+    write_private(&dirs.kubeconfig(), &kubeconfig::admin(&pki, &format!("https://{reach}:{port}")))?;
+
+    let store_path = dirs.data_dir.join("store.redb");
+    let store: Arc<dyn Store> = LogStore::open(RedbLog::open(&store_path)?)?;
+    let server = ApiServer::new(store.clone(), KubeletClient { tls: pki.to_kubelet_tls()? }, format!("{address}:{port}"));
+    let mut parts = Vec::new();
+    let api_listener = TcpListener::from_std(api_listener).context("listen for the API")?;
+    let tls = pki.api_tls()?;
+    part(&mut parts, "the API server", |stop| server.clone().serve(api_listener, tls, stop));
+
+    let api = server.client(User::authenticated("system:apiserver", &["system:masters"]));
+    let (first, engine) = tokio::join!(first_objects::ensure(&api), start_engine(options, dirs));
+    first?;
+    let (engine, images) = engine?;
+    server.set_ready();
+
+    let engine_socket = dirs.run_dir.join("containerd.sock");
+    let cri_socket = dirs.run_dir.join("cri.sock");
+    drop(engine_socket);
+    let serving = engine.clone();
+    part(&mut parts, "the CRI socket", |stop| async move { serving.serve(&cri_socket, stop).await });
+    let control_socket = dirs.control_socket();
+    part(&mut parts, "the control socket", |stop| control::serve(control_socket, images, stop));
+
+    let manager = Manager::new(server.client(User::authenticated("system:kube-controller-manager", &[])));
+    part(&mut parts, "the controllers", |stop| async move {
+        manager.run(stop).await;
+        Ok(())
+    });
+    let scheduler = Scheduler::new(server.client(User::authenticated("system:kube-scheduler", &[])));
+    part(&mut parts, "the scheduler", |stop| async move {
+        scheduler.run(stop).await;
+        Ok(())
+    });
+    let (major, minor, patch) = KUBERNETES;
+    let config = kubelet::Config {
+        node_name: node.clone(),
+        node_ip: address.to_string(),
+        version: format!("v{major}.{minor}.{patch}+knarr{}", env!("CARGO_PKG_VERSION")),
+        data_dir: dirs.data_dir.join("kubelet"),
+        logs_dir: dirs.data_dir.join("logs"),
+        cgroup_root: format!("/{}", options.cgroup_root),
+        pod_cidr: options.pod_cidr.clone(),
+        cluster_dns: Vec::new(),
+        cluster_domain: "cluster.local".to_owned(),
+        tls: pki.kubelet_tls()?,
+        allow: Arc::new(|user: &str| user == API_TO_KUBELET),
+    };
+    let as_node = server.client(User::authenticated(&format!("system:node:{node}"), &["system:nodes"]));
+    let kubelet = Kubelet::new(config, as_node, cri::in_process(engine.clone()));
+    let kubelet_listener = TcpListener::from_std(kubelet_listener).context("listen for the kubelet")?;
+    part(&mut parts, "the kubelet", |stop| kubelet.run(kubelet_listener, stop));
+
+    let kubeconfig = dirs.kubeconfig();
+    part(&mut parts, "the announcement", |stop| async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            ready = announce(&api, &node, &kubeconfig) => {
+                ready?;
+                stop.cancelled().await;
+            }
+        }
+        Ok(())
+    });
+    Ok(Running { parts, engine, store })
+}
+
+/// Starts a part; it is given what stops it.
+fn part<F>(parts: &mut Vec<Part>, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(run(stop.clone()));
+    parts.push(Part { name, stop, tasks });
+}
+
+async fn start_engine(options: &ServerOptions, dirs: &Dirs) -> Result<(Arc<Engine>, Arc<ImageStore>)> {
+    let root = dirs.images();
+    let images = tokio::task::spawn_blocking(move || ImageStore::open(&root)).await.context("open the image store")??;
+    let engine = Engine::start(engine_config(options, dirs), images.clone()).await.context("start the container engine")?;
+    Ok((engine, images))
+}
+
+/// What the engine is told; `uninstall` tells it the same.
+pub fn engine_config(options: &ServerOptions, dirs: &Dirs) -> container_engine::Config {
+    container_engine::Config {
+        data_dir: dirs.data_dir.join("containers"),
+        run_dir: dirs.run_dir.clone(),
+        shim_exe: "/proc/self/exe".into(),
+        bridge: options.bridge.clone(),
+        pod_cidr: options.pod_cidr.clone(),
+        cgroup_root: format!("/{}", options.cgroup_root),
+        streaming_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+    }
+}
+
+/// The names and addresses by which the API is reached.
+fn host_names(node: &str, address: std::net::IpAddr) -> Vec<String> {
+    let fixed = [
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        node,
+    ];
+    fixed.iter().map(|s| (*s).to_owned()).chain([address.to_string()]).collect()
+}
+
+/// Says when the node is Ready, and how to use the cluster.
+async fn announce(api: &Client, node: &str, kubeconfig: &Path) -> Result<()> {
+    let nodes = api.api(NODES);
+    let params = ListParams { fields: format!("metadata.name={node}"), ..ListParams::default() };
+    let is_ready = |object: &serde_json::Value| {
+        let conditions = object["status"]["conditions"].as_array();
+        conditions.is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+    };
+    loop {
+        let mut watch = nodes.watch(None, &params, "0").await.context("watch the node")?;
+        while let Some(event) = watch.next().await.context("watch the node")? {
+            let object: serde_json::Value = serde_json::from_str(event.object.get()).context("read the node")?;
+            if is_ready(&object) {
+                let mut out = std::io::stdout().lock();
+                writeln!(out, "knarr is ready. To use it: export KUBECONFIG={}", kubeconfig.display())
+                    .and_then(|()| out.flush())
+                    .context("say that the node is ready")?;
+                return Ok(());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

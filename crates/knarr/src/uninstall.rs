@@ -1,0 +1,82 @@
+//! `knarr uninstall`: leaves the host as it was before knarr came.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use container_engine::Engine;
+use image_store::ImageStore;
+
+use crate::options::{Dirs, UninstallOptions};
+use crate::{host, server};
+
+/// Stops every pod and removes everything.
+///
+/// # Errors
+/// When a server still runs, or something could not be removed; what could be is gone all the same.
+pub async fn run(options: UninstallOptions) -> Result<()> {
+    host::require_root("knarr uninstall")?;
+    let dirs = &options.server.dirs;
+    if !dirs.data_dir.exists() && !dirs.run_dir.exists() {
+        println!("Nothing to remove: neither {} nor {} exists.", dirs.data_dir.display(), dirs.run_dir.display());
+        return Ok(());
+    }
+    check_ours(dirs)?;
+    if !options.yes && !confirmed(dirs)? {
+        println!("Nothing was removed.");
+        return Ok(());
+    }
+    fs::create_dir_all(&dirs.data_dir).with_context(|| format!("make directory {}", dirs.data_dir.display()))?;
+    let hold = host::hold(&dirs.data_dir).context("stop the server first")?;
+    let root = dirs.images();
+    let images = tokio::task::spawn_blocking(move || ImageStore::open(&root)).await.context("open the image store")??;
+    let engine = Engine::start(server::engine_config(&options.server, dirs), images).await.context("look for running pods")?;
+    let mut problems = engine.remove_everything().await;
+    drop((engine, hold));
+    for dir in [&dirs.run_dir, &dirs.data_dir] {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                problems.push(anyhow::Error::new(error).context(format!("remove {}", dir.display())));
+            }
+            _ => {}
+        }
+    }
+    if problems.is_empty() {
+        println!("knarr is gone: its pods, links, mounts, cgroups, sockets and files.");
+        return Ok(());
+    }
+    for problem in &problems {
+        eprintln!("knarr: {problem:#}");
+    }
+    bail!("{} things could not be removed", problems.len())
+}
+
+/// Refuses directories that are not knarr's, before anything below them is removed.
+fn check_ours(dirs: &Dirs) -> Result<()> {
+    let foreign = |dir: &Path, known: &[&str]| -> Result<bool> {
+        match fs::read_dir(dir) {
+            Ok(mut entries) => Ok(entries.next().is_some() && !known.iter().any(|name| dir.join(name).exists())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("read {}", dir.display())),
+        }
+    };
+    if foreign(&dirs.data_dir, &["lock"])? {
+        bail!("{} is not a data directory of knarr: it holds other things", dirs.data_dir.display());
+    }
+    if foreign(&dirs.run_dir, &["knarr.sock", "cri.sock", "sandboxes", "network"])? {
+        bail!("{} is not a run directory of knarr: it holds other things", dirs.run_dir.display());
+    }
+    Ok(())
+}
+
+fn confirmed(dirs: &Dirs) -> Result<bool> {
+    print!(
+        "This stops all pods and deletes all objects, images and volumes in {}. Are you sure you want to continue? [y/N] ",
+        dirs.data_dir.display()
+    );
+    std::io::stdout().flush().context("ask")?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

@@ -1,0 +1,110 @@
+//! What clients look for in the OpenAPI documents.
+
+use schema::openapi::{Op, type_to_model_name, v2, v3};
+use serde_json::{Value, json};
+
+fn operations() -> Vec<Op<'static>> {
+    let deployment = "apps.v1.Deployment";
+    let item = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}";
+    let op = |path: &str, verb, body, response, subresource| Op {
+        path: path.to_owned(),
+        verb,
+        kind: ("apps", "v1", "Deployment"),
+        body,
+        response,
+        namespaced: true,
+        subresource,
+    };
+    vec![
+        op("/apis/apps/v1/deployments", "list", None, "apps.v1.DeploymentList", None),
+        op("/apis/apps/v1/namespaces/{namespace}/deployments", "list", None, "apps.v1.DeploymentList", None),
+        op("/apis/apps/v1/namespaces/{namespace}/deployments", "create", Some(deployment), deployment, None),
+        op(item, "get", None, deployment, None),
+        op(item, "patch", Some(deployment), deployment, None),
+        op(item, "delete", Some("meta.v1.DeleteOptions"), "meta.v1.Status", None),
+        op(&format!("{item}/status"), "patch", Some(deployment), deployment, Some("status")),
+    ]
+}
+
+/// Every `$ref` in the document leads somewhere.
+fn assert_closed(document: &Value, value: &Value) {
+    match value {
+        Value::Object(object) => {
+            if let Some(Value::String(reference)) = object.get("$ref") {
+                let pointer = reference.trim_start_matches('#');
+                assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+            }
+            object.values().for_each(|value| assert_closed(document, value));
+        }
+        Value::Array(list) => list.iter().for_each(|value| assert_closed(document, value)),
+        _ => {}
+    }
+}
+
+#[test]
+fn patch_tells_that_the_server_validates() {
+    for document in [v3(("apps", "v1"), &operations()), v2(&operations())] {
+        let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        let names: Vec<_> = patch["parameters"].as_array().into_iter().flatten().map(|p| &p["name"]).collect();
+        for wanted in ["fieldValidation", "dryRun", "fieldManager", "force"] {
+            assert!(names.contains(&&json!(wanted)), "{wanted} in {names:?}");
+        }
+        assert_eq!(patch["x-kubernetes-action"], "patch");
+        assert_eq!(
+            patch["x-kubernetes-group-version-kind"],
+            json!({"group": "apps", "version": "v1", "kind": "Deployment"})
+        );
+    }
+}
+
+#[test]
+fn documents_are_closed() {
+    let document = v3(("apps", "v1"), &operations());
+    assert_closed(&document, &document);
+    let document = v2(&operations());
+    assert_closed(&document, &document);
+    let ids: Vec<String> = document["paths"]
+        .as_object()
+        .expect("object")
+        .values()
+        .flat_map(|path| {
+            path.as_object()
+                .expect("object")
+                .values()
+                .filter_map(|op| op["operationId"].as_str().map(str::to_owned))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let unique: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!(unique.len(), ids.len(), "{ids:?}");
+    assert!(ids.contains(&"patchAppsV1NamespacedDeploymentStatus".to_owned()), "{ids:?}");
+}
+
+#[test]
+fn fields_say_how_they_are_merged() {
+    let document = v3(("apps", "v1"), &operations());
+    let schemas = &document["components"]["schemas"];
+    let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+    assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+    assert_eq!(containers["x-kubernetes-patch-strategy"], "merge");
+    assert_eq!(containers["x-kubernetes-list-type"], "map");
+    assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
+    let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
+    assert_eq!(
+        deployment["x-kubernetes-group-version-kind"],
+        json!([{"group": "apps", "version": "v1", "kind": "Deployment"}])
+    );
+    assert_eq!(
+        deployment["properties"]["spec"],
+        json!({"allOf": [{"$ref": "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec"}], "default": {}}),
+    );
+    assert_eq!(schemas["io.k8s.api.apps.v1.DeploymentSpec"]["required"], json!(["selector", "template"]));
+    assert_eq!(schemas["io.k8s.api.core.v1.ContainerPort"]["properties"]["protocol"]["default"], "TCP");
+    assert_eq!(v3(("", "v1"), &operations())["paths"], json!({}));
+}
+
+#[test]
+fn models_are_named_as_upstream() {
+    assert_eq!(type_to_model_name("core.v1.Pod"), "io.k8s.api.core.v1.Pod");
+    assert_eq!(type_to_model_name("meta.v1.ObjectMeta"), "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+}
