@@ -127,6 +127,9 @@ impl Engine {
         let parent = self.cgroup_parent(record);
         if record.cgroup_parent().is_empty() {
             self.hierarchies.group(&parent).remove()?;
+        } else if parent.starts_with(&format!("{}/", self.config.cgroup_root)) {
+            // It came into being with its first sandbox; a caller that limits it makes it anew before the next.
+            self.hierarchies.group(&parent).remove_if_empty();
         }
         for dir in [run, data] {
             remove_dir(&dir)?;

@@ -64,6 +64,10 @@ fn a_pod_lives_from_sandbox_to_removal_and_leaves_nothing() {
             let begin = Instant::now();
             clients.runtime.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id: id }).await.unwrap();
             println!("removed {:?}", begin.elapsed());
+            let group = format!("{}/pod-timed{round}", node.cgroup);
+            for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+                assert!(!hierarchy.path().join(&group[1..]).exists(), "{group} in {hierarchy:?}");
+            }
         }
 
         let sandbox = run_sandbox(&mut clients, &node.sandbox("pod")).await;
