@@ -30,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) recorder: Recorder,
     pub(crate) host: Host,
     pub(crate) machine: Machine,
+    /// The port of the endpoint for logs and exec.
+    pub(crate) port: u16,
     /// Bounds how many sandboxes and containers are made at the same time.
     pub(crate) making: Semaphore,
 }

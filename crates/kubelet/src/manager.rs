@@ -74,6 +74,7 @@ pub(crate) async fn run(
         cri: cri.into(),
         recorder,
         machine,
+        port: listener.local_addr().context("read the address of the endpoint")?.port(),
         making: Semaphore::new(making),
     });
     tasks.spawn(node::run(context.clone(), Arc::new(Notify::new()), cancel.clone()));

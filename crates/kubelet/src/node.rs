@@ -253,7 +253,7 @@ async fn facts(context: &Context) -> Value {
         "capacity": amounts,
         "allocatable": amounts,
         "conditions": [memory, disk, pids, ready],
-        "daemonEndpoints": { "kubeletEndpoint": { "Port": config.listen.port() } },
+        "daemonEndpoints": { "kubeletEndpoint": { "Port": context.port } },
         "nodeInfo": {
             "machineID": machine.machine_id, "systemUUID": machine.machine_id, "bootID": machine.boot_id,
             "kernelVersion": machine.kernel, "osImage": machine.os_image, "containerRuntimeVersion": runtime,

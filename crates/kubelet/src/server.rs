@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
+use auth::User;
 use bytes::Bytes;
 use cri::v1;
 use futures::StreamExt;
@@ -14,7 +15,6 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::core::v1::Pod;
-use rustls_pki_types::CertificateDer;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,8 +29,8 @@ use crate::worker::look;
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 type Answer = Response<Body>;
 
-/// Decides by the client's certificate who may use the endpoint.
-pub type Allow = Arc<dyn Fn(&CertificateDer<'_>) -> bool + Send + Sync>;
+/// Decides by the name in the client's certificate who may use the endpoint.
+pub type Allow = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Finds the pods of this node.
 pub(crate) type Pods = Arc<dyn Fn() -> Vec<Arc<Pod>> + Send + Sync>;
@@ -65,7 +65,8 @@ pub(crate) async fn run(context: Arc<Context>, pods: Pods, listener: TcpListener
             let serve = async {
                 let stream = acceptor.accept(stream).await?;
                 let certificates = stream.get_ref().1.peer_certificates();
-                let allowed = certificates.and_then(|chain| chain.first()).is_some_and(|leaf| allow(leaf));
+                let leaf = certificates.and_then(|chain| chain.first());
+                let allowed = leaf.is_some_and(|leaf| User::of_certificate(leaf).is_ok_and(|user| allow(&user.name)));
                 let service = service_fn(move |request: Request<Incoming>| {
                     let server = server.clone();
                     async move { Ok::<_, Infallible>(server.answer(request, allowed).await) }

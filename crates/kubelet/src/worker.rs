@@ -362,8 +362,5 @@ mod tests {
         ] } }))
         .unwrap();
         assert_eq!(remembered(&pod)["x"], ProbeResults { started: true, ready: true });
-        let memory = Memory::default();
-        assert_eq!(memory.volumes, Volumes::Unprepared);
-        assert!(!memory.images.values().any(|image| matches!(image, ImageProgress::Ready(_))));
     }
 }
