@@ -58,8 +58,6 @@ pub struct Config {
     pub cluster_dns: Vec<String>,
     /// The domain of the cluster, such as `cluster.local`.
     pub cluster_domain: String,
-    /// Where the endpoint for logs and exec listens, as the Node says.
-    pub listen: SocketAddr,
     /// Certificate of the endpoint, and whose client certificates it asks for.
     pub tls: Arc<rustls::ServerConfig>,
     /// Which users, by the name in their client certificate, may use the endpoint.
@@ -79,10 +77,11 @@ impl Kubelet {
         Kubelet { config, client, cri }
     }
 
-    /// Runs until cancelled, with its endpoint on `listener`. Pods go on running afterwards; the next run takes them over.
+    /// Runs until cancelled, answering for logs and exec on `listener`. Pods go on running afterwards; the next run takes
+    /// them over.
     ///
     /// # Errors
-    /// When the data directory cannot be made.
+    /// When the data directory cannot be made or the machine cannot be read.
     pub async fn run(self, listener: TcpListener, cancel: CancellationToken) -> anyhow::Result<()> {
         std::fs::create_dir_all(self.config.data_dir.join("pods"))
             .with_context(|| format!("make {}", self.config.data_dir.display()))?;
