@@ -1,1 +1,11 @@
-//! The whole cluster.
+//! The whole cluster: the real binary, the real kubectl and the tutorial's images. Each test has network and mount
+//! namespaces, directories and control groups of its own, and leaves nothing behind.
+//!
+//! The tests need root, and what `cargo xtask images` and `cargo xtask clients` make; `cargo xtask test` sees to both.
+
+mod bad_input;
+mod kubectl;
+mod node;
+mod survival;
+mod tutorial;
+mod uninstall;
