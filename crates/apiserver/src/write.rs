@@ -319,11 +319,15 @@ impl ApiServer {
             }
         }
         judge(served, name, &served.row.validate(&wanted))?;
-        judge(served, name, &match request.subresource.as_str() {
-            "" => served.row.validate_update(&wanted, current),
-            "status" => hooks.validate_status_update(&wanted, current),
-            _ => Vec::new(),
-        })?;
+        judge(
+            served,
+            name,
+            &match request.subresource.as_str() {
+                "" => served.row.validate_update(&wanted, current),
+                "status" => hooks.validate_status_update(&wanted, current),
+                _ => Vec::new(),
+            },
+        )?;
         Ok(wanted)
     }
 

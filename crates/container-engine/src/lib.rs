@@ -28,7 +28,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use cri::v1;
 use image_store::ImageStore;
-use isolation::{Shim, cgroup::Hierarchies};
+use isolation::{Nursery, Shim, cgroup::Hierarchies};
 use pod_network::{Cidr, Network};
 use record::{ContainerRecord, SandboxRecord};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -41,7 +41,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// What does not: sockets of the shims, who has which address. Best on a tmpfs.
     pub run_dir: PathBuf,
-    /// The binary to start as a shim; its `main` begins with `isolation::dispatch`. Usually `/proc/self/exe`.
+    /// The binary to fork shims from; its `main` begins with `isolation::dispatch`. Usually `/proc/self/exe`.
     pub shim_exe: PathBuf,
     /// Name of the bridge, at most 15 bytes.
     pub bridge: String,
@@ -83,6 +83,7 @@ pub struct Engine {
     pub(crate) images: Arc<ImageStore>,
     pub(crate) network: Network,
     pub(crate) hierarchies: Hierarchies,
+    pub(crate) nursery: Nursery,
     pub(crate) sandboxes: Mutex<HashMap<String, Arc<Sandbox>>>,
     pub(crate) containers: Mutex<HashMap<String, Arc<Container>>>,
     pub(crate) events: tokio::sync::broadcast::Sender<v1::ContainerEventResponse>,
@@ -103,6 +104,7 @@ impl Engine {
         let (dir, bridge) = (config.run_dir.join("network"), config.bridge.clone());
         let network = blocking(move || Network::open(&dir, &bridge, cidr)).await.context("set up the pod network")?;
         let hierarchies = Hierarchies::detect()?;
+        let nursery = Nursery::start(&config.shim_exe)?;
         let (listener, streams) = streaming::Sessions::bind(config.streaming_addr).await?;
         let engine = Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -110,6 +112,7 @@ impl Engine {
             images,
             network,
             hierarchies,
+            nursery,
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
             events: tokio::sync::broadcast::channel(1024).0,

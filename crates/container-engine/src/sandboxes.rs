@@ -107,7 +107,7 @@ impl Engine {
             cgroup_dirs: group.dirs(),
             shm_size: SHARED_MEMORY,
         };
-        let (shim, pid) = Shim::start(&self.config.shim_exe, &run, &spec)?;
+        let (shim, pid) = self.nursery.shim(&run, &spec)?;
         record.shim_pid = pid;
         if !record.host_network() {
             let namespace: OwnedFd =
@@ -127,6 +127,9 @@ impl Engine {
         let parent = self.cgroup_parent(record);
         if record.cgroup_parent().is_empty() {
             self.hierarchies.group(&parent).remove()?;
+        } else if parent.starts_with(&format!("{}/", self.config.cgroup_root)) {
+            // It came into being with its first sandbox; a caller that limits it makes it anew before the next.
+            self.hierarchies.group(&parent).remove_if_empty();
         }
         for dir in [run, data] {
             remove_dir(&dir)?;

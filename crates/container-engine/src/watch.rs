@@ -11,9 +11,13 @@ impl Engine {
     /// Follows the shim of a sandbox from now on. What ended before is noted before this returns.
     pub(crate) async fn watch(&self, sandbox: &str, shim: Shim) -> Result<()> {
         let (states, socket) = blocking(move || shim.subscribe()).await.context("follow the pod's shim")?;
-        for state in states.iter().filter(|state| state.phase == Phase::Exited) {
-            if let Ok(container) = self.container(&state.id) {
-                self.note_end(&container, state)?;
+        for state in &states {
+            let Ok(container) = self.container(&state.id) else { continue };
+            match state.phase {
+                Phase::Exited => self.note_end(&container, state)?,
+                // The engine ended after noting the start and before giving the word.
+                Phase::Created => self.update(&container, |record| record.started_at = 0)?,
+                Phase::Running => {}
             }
         }
         socket.set_nonblocking(true).context("follow the pod's shim")?;

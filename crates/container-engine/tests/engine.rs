@@ -45,6 +45,13 @@ async fn ip(clients: &mut Clients, sandbox: &str) -> String {
     status.network.unwrap().ip
 }
 
+/// Memory that is this process's own, in KiB.
+fn private_memory(pid: &serde_json::Value) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let private = rollup.lines().filter(|line| line.starts_with("Private_"));
+    private.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
+}
+
 #[test]
 fn a_pod_lives_from_sandbox_to_removal_and_leaves_nothing() {
     let node = Node::new();
@@ -61,9 +68,19 @@ fn a_pod_lives_from_sandbox_to_removal_and_leaves_nothing() {
                 start(&mut clients, &id).await.unwrap();
             }
             println!("sandbox {sandboxed:?}, with two containers {:?}", begin.elapsed());
+            let request = v1::PodSandboxStatusRequest { pod_sandbox_id: id.clone(), verbose: true };
+            let verbose = clients.runtime.pod_sandbox_status(request).await.unwrap().into_inner();
+            let info: serde_json::Value = serde_json::from_str(&verbose.info["info"]).unwrap();
+            let memory = private_memory(&info["pid"]);
+            println!("private memory of the shim: {memory} KiB");
+            assert!(memory <= 1024);
             let begin = Instant::now();
             clients.runtime.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id: id }).await.unwrap();
             println!("removed {:?}", begin.elapsed());
+            let group = format!("{}/pod-timed{round}", node.cgroup);
+            for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+                assert!(!hierarchy.path().join(&group[1..]).exists(), "{group} in {hierarchy:?}");
+            }
         }
 
         let sandbox = run_sandbox(&mut clients, &node.sandbox("pod")).await;

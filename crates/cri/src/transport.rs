@@ -37,8 +37,7 @@ impl std::error::Error for TransportError {
 }
 
 /// Carries a gRPC request to the runtime, wherever that is.
-pub type Transport =
-    BoxCloneSyncService<http::Request<Body>, http::Response<Body>, TransportError>;
+pub type Transport = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, TransportError>;
 
 /// Clients of both CRI services of one runtime. Cheap to clone.
 #[derive(Clone)]
@@ -64,19 +63,11 @@ impl Clients {
 
 /// Clients of a runtime in this process: calls go straight into `engine`, without a socket.
 pub fn in_process<E: RuntimeService + ImageService>(engine: Arc<E>) -> Clients {
-    let runtime =
-        RuntimeServiceServer::from_arc(engine.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let runtime = RuntimeServiceServer::from_arc(engine.clone()).max_decoding_message_size(MAX_MESSAGE);
     let images = ImageServiceServer::from_arc(engine).max_decoding_message_size(MAX_MESSAGE);
-    let runtime = ServiceExt::<http::Request<Body>>::map_err(runtime, |never| -> TransportError {
-        match never {}
-    });
-    let images = ServiceExt::<http::Request<Body>>::map_err(images, |never| -> TransportError {
-        match never {}
-    });
-    Clients::new(
-        BoxCloneSyncService::new(runtime),
-        BoxCloneSyncService::new(images),
-    )
+    let runtime = ServiceExt::<http::Request<Body>>::map_err(runtime, |never| -> TransportError { match never {} });
+    let images = ServiceExt::<http::Request<Body>>::map_err(images, |never| -> TransportError { match never {} });
+    Clients::new(BoxCloneSyncService::new(runtime), BoxCloneSyncService::new(images))
 }
 
 /// Clients of the runtime that listens on the unix socket `path`. Fails if nothing answers there.
@@ -87,11 +78,7 @@ pub async fn connect(path: impl AsRef<Path>) -> anyhow::Result<Clients> {
     let channel = tonic::transport::Endpoint::from_static("http://localhost")
         .connect_with_connector(tower::service_fn(move |_| {
             let path = path.clone();
-            async move {
-                tokio::net::UnixStream::connect(path)
-                    .await
-                    .map(hyper_util::rt::TokioIo::new)
-            }
+            async move { tokio::net::UnixStream::connect(path).await.map(hyper_util::rt::TokioIo::new) }
         }))
         .await
         .context(described)?;

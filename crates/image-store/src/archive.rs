@@ -7,9 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use oci_spec::image::{
-    DescriptorBuilder, Digest, ImageIndex, ImageManifest, ImageManifestBuilder, MediaType,
-};
+use oci_spec::image::{DescriptorBuilder, Digest, ImageIndex, ImageManifest, ImageManifestBuilder, MediaType};
 use serde::Deserialize;
 
 use crate::decompress::{self, Compression};
@@ -46,8 +44,7 @@ impl ImageStore {
     /// Imports all images of a docker archive (plain, gzip or zstd) or an OCI layout (a directory, or an archive of one).
     /// All or nothing: after an error, the store is as before. Blocks while it reads.
     pub fn import(&self, path: &Path) -> anyhow::Result<Vec<Arc<Image>>> {
-        self.import_from(path)
-            .with_context(|| format!("import {}", path.display()))
+        self.import_from(path).with_context(|| format!("import {}", path.display()))
     }
 
     fn import_from(&self, path: &Path) -> anyhow::Result<Vec<Arc<Image>>> {
@@ -57,9 +54,7 @@ impl ImageStore {
         } else if source.has("index.json") {
             self.read_layout(&source)?
         } else {
-            bail!(
-                "it is neither a docker archive (no manifest.json) nor an OCI layout (no index.json)"
-            );
+            bail!("it is neither a docker archive (no manifest.json) nor an OCI layout (no index.json)");
         };
         if found.is_empty() {
             bail!("it holds no image");
@@ -73,11 +68,8 @@ impl ImageStore {
                 }
             }
         }
-        let fresh: HashSet<String> = found
-            .iter()
-            .map(|f| f.image.id.clone())
-            .filter(|id| self.resolve(id).is_none())
-            .collect();
+        let fresh: HashSet<String> =
+            found.iter().map(|f| f.image.id.clone()).filter(|id| self.resolve(id).is_none()).collect();
         let mut images = Vec::new();
         for found in found {
             match self.add(found.image, &found.references) {
@@ -112,15 +104,11 @@ impl ImageStore {
     fn read_docker(&self, source: &Source) -> anyhow::Result<Vec<Found>> {
         let listed: Vec<DockerImage> =
             serde_json::from_slice(&source.json("manifest.json")?).context("read manifest.json")?;
-        listed
-            .iter()
-            .map(|image| docker_image(source, image))
-            .collect()
+        listed.iter().map(|image| docker_image(source, image)).collect()
     }
 
     fn read_layout(&self, source: &Source) -> anyhow::Result<Vec<Found>> {
-        let index =
-            ImageIndex::from_reader(&*source.json("index.json")?).context("read index.json")?;
+        let index = ImageIndex::from_reader(&*source.json("index.json")?).context("read index.json")?;
         let mut found = Vec::new();
         for descriptor in index.manifests() {
             let references = layout_names(descriptor.annotations().as_ref())?;
@@ -151,25 +139,15 @@ fn docker_image(source: &Source, listed: &DockerImage) -> anyhow::Result<Found> 
         let path = source.path(name)?;
         let mut file = File::open(&path).with_context(|| format!("open {name}"))?;
         let mut start = [0u8; 4];
-        let count = file
-            .read(&mut start)
-            .with_context(|| format!("read {name}"))?;
+        let count = file.read(&mut start).with_context(|| format!("read {name}"))?;
         let media_type = match decompress::sniff(&start[..count]) {
             Compression::None => MediaType::ImageLayer,
             Compression::Gzip => MediaType::ImageLayerGzip,
             Compression::Zstd => MediaType::ImageLayerZstd,
         };
         let size = file.metadata()?.len();
-        let digest = Hashed::new(File::open(&path)?)
-            .finish()
-            .with_context(|| format!("read {name}"))?;
-        layers.push(
-            DescriptorBuilder::default()
-                .media_type(media_type)
-                .size(size)
-                .digest(parsed(&digest)?)
-                .build()?,
-        );
+        let digest = Hashed::new(File::open(&path)?).finish().with_context(|| format!("read {name}"))?;
+        layers.push(DescriptorBuilder::default().media_type(media_type).size(size).digest(parsed(&digest)?).build()?);
         blobs.insert(digest, Content::File(path));
     }
     let config_digest = digest_of(&config);
@@ -189,33 +167,22 @@ fn docker_image(source: &Source, listed: &DockerImage) -> anyhow::Result<Found> 
         .into_bytes();
     let image = Image::parse(&manifest, &config)?;
     let tags = listed.repo_tags.iter().flatten();
-    let references = tags
-        .map(|tag| Name::parse(tag).map(|name| name.full()))
-        .collect::<anyhow::Result<_>>()?;
+    let references = tags.map(|tag| Name::parse(tag).map(|name| name.full())).collect::<anyhow::Result<_>>()?;
     blobs.insert(image.manifest_digest.clone(), Content::Bytes(manifest));
     blobs.insert(image.id.clone(), Content::Bytes(config));
-    Ok(Found {
-        image,
-        references,
-        blobs,
-    })
+    Ok(Found { image, references, blobs })
 }
 
 fn parsed(digest: &str) -> anyhow::Result<Digest> {
-    digest
-        .parse()
-        .with_context(|| format!("read the digest {digest}"))
+    digest.parse().with_context(|| format!("read the digest {digest}"))
 }
 
 /// Names that other tools write into a layout: a full name, or a bare tag, which names no repository and says nothing.
 fn layout_names(annotations: Option<&HashMap<String, String>>) -> anyhow::Result<Vec<String>> {
     let annotation = |key: &str| annotations.and_then(|all| all.get(key));
-    let full = annotation("io.containerd.image.name").or_else(|| {
-        annotation("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/']))
-    });
-    full.map(|name| Name::parse(name).map(|name| name.full()))
-        .into_iter()
-        .collect()
+    let full = annotation("io.containerd.image.name")
+        .or_else(|| annotation("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/'])));
+    full.map(|name| Name::parse(name).map(|name| name.full())).into_iter().collect()
 }
 
 fn layout_manifest(source: &Source, digest: &str, depth: usize) -> anyhow::Result<Vec<u8>> {
@@ -231,36 +198,21 @@ fn layout_manifest(source: &Source, digest: &str, depth: usize) -> anyhow::Resul
             platform.os().to_string() == "linux" && platform.architecture().to_string() == "amd64"
         })
     };
-    let chosen = index
-        .manifests()
-        .iter()
-        .find(fits)
-        .context("it holds no image for linux/amd64")?;
+    let chosen = index.manifests().iter().find(fits).context("it holds no image for linux/amd64")?;
     layout_manifest(source, chosen.digest().as_ref(), depth + 1)
 }
 
-fn layout_image(
-    source: &Source,
-    manifest: Vec<u8>,
-    references: Vec<String>,
-) -> anyhow::Result<Found> {
+fn layout_image(source: &Source, manifest: Vec<u8>, references: Vec<String>) -> anyhow::Result<Found> {
     let read = ImageManifest::from_reader(&*manifest).context("read the image manifest")?;
     let config = source.blob(read.config().digest().as_ref())?;
     let image = Image::parse(&manifest, &config)?;
     let mut blobs = BTreeMap::new();
     for layer in &image.layers {
-        blobs.insert(
-            layer.digest.clone(),
-            Content::File(source.path(&blob_name(&layer.digest)?)?),
-        );
+        blobs.insert(layer.digest.clone(), Content::File(source.path(&blob_name(&layer.digest)?)?));
     }
     blobs.insert(image.manifest_digest.clone(), Content::Bytes(manifest));
     blobs.insert(image.id.clone(), Content::Bytes(config));
-    Ok(Found {
-        image,
-        references,
-        blobs,
-    })
+    Ok(Found { image, references, blobs })
 }
 
 fn blob_name(digest: &str) -> anyhow::Result<String> {
@@ -297,9 +249,7 @@ impl Source {
         for entry in archive.entries().context(not_tar)? {
             let mut entry = entry.context(not_tar)?;
             let name = entry.path().context(not_tar)?.into_owned();
-            let Some(inside) = normal(&name) else {
-                bail!("the path {name:?} leads out of the archive")
-            };
+            let Some(inside) = normal(&name) else { bail!("the path {name:?} leads out of the archive") };
             let kind = entry.header().entry_type();
             if kind.is_file() {
                 let target = scratch.path().join(files.len().to_string());
@@ -307,15 +257,8 @@ impl Source {
                 io::copy(&mut entry, &mut file).context("spread out the archive")?;
                 files.insert(inside, target);
             } else if kind.is_symlink() || kind.is_hard_link() {
-                let target = entry
-                    .link_name()
-                    .context(not_tar)?
-                    .context("a link without a target")?;
-                let base = if kind.is_symlink() {
-                    inside.parent().unwrap_or(Path::new(""))
-                } else {
-                    Path::new("")
-                };
+                let target = entry.link_name().context(not_tar)?.context("a link without a target")?;
+                let base = if kind.is_symlink() { inside.parent().unwrap_or(Path::new("")) } else { Path::new("") };
                 if let Some(target) = normal(&base.join(target)) {
                     links.insert(inside, target);
                 }
@@ -324,11 +267,7 @@ impl Source {
         if files.is_empty() {
             bail!("it is not an archive, or an empty one");
         }
-        Ok(Source::Archive {
-            files,
-            links,
-            _scratch: scratch,
-        })
+        Ok(Source::Archive { files, links, _scratch: scratch })
     }
 
     fn path(&self, name: &str) -> anyhow::Result<PathBuf> {
@@ -361,10 +300,7 @@ impl Source {
     fn json(&self, name: &str) -> anyhow::Result<Vec<u8>> {
         let path = self.path(name)?;
         let mut bytes = Vec::new();
-        File::open(path)?
-            .take(MAX_JSON + 1)
-            .read_to_end(&mut bytes)
-            .with_context(|| format!("read {name}"))?;
+        File::open(path)?.take(MAX_JSON + 1).read_to_end(&mut bytes).with_context(|| format!("read {name}"))?;
         if bytes.len() as u64 > MAX_JSON {
             bail!("{name} is too large");
         }

@@ -22,16 +22,14 @@ pub(crate) fn sniff(start: &[u8]) -> Compression {
 }
 
 /// A reader of the plain data inside.
-pub(crate) fn reader<'a>(
-    inner: impl Read + Send + 'a,
-) -> anyhow::Result<Box<dyn Read + Send + 'a>> {
+pub(crate) fn reader<'a>(inner: impl Read + Send + 'a) -> anyhow::Result<Box<dyn Read + Send + 'a>> {
     let mut buffered = BufReader::with_capacity(256 << 10, inner);
     let start = buffered.fill_buf().context("read the first bytes")?;
     Ok(match sniff(start) {
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered)),
-        Compression::Zstd => Box::new(
-            zstd::stream::read::Decoder::with_buffer(buffered).context("start the zstd decoder")?,
-        ),
+        Compression::Zstd => {
+            Box::new(zstd::stream::read::Decoder::with_buffer(buffered).context("start the zstd decoder")?)
+        }
         Compression::None => Box::new(buffered),
     })
 }

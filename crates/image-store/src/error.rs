@@ -20,9 +20,7 @@ pub enum PullError {
         reference: String,
     },
     /// The registry refuses these credentials, or wants some.
-    #[error(
-        "{reference}: access denied, the repository may not exist or may need credentials: {cause}"
-    )]
+    #[error("{reference}: access denied, the repository may not exist or may need credentials: {cause}")]
     Unauthorized {
         /// The full reference asked for.
         reference: String,

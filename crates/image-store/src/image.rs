@@ -43,17 +43,11 @@ pub struct Layer {
 impl Image {
     /// Reads an image from its manifest and configuration.
     pub(crate) fn parse(manifest_bytes: &[u8], config_bytes: &[u8]) -> anyhow::Result<Image> {
-        let manifest =
-            ImageManifest::from_reader(manifest_bytes).context("read the image manifest")?;
-        let config = ImageConfiguration::from_reader(config_bytes)
-            .context("read the image configuration")?;
+        let manifest = ImageManifest::from_reader(manifest_bytes).context("read the image manifest")?;
+        let config = ImageConfiguration::from_reader(config_bytes).context("read the image configuration")?;
         let diff_ids = config.rootfs().diff_ids();
         if diff_ids.len() != manifest.layers().len() {
-            bail!(
-                "the manifest has {} layers, the configuration {}",
-                manifest.layers().len(),
-                diff_ids.len()
-            );
+            bail!("the manifest has {} layers, the configuration {}", manifest.layers().len(), diff_ids.len());
         }
         let mut layers: Vec<Layer> = Vec::with_capacity(diff_ids.len());
         for (descriptor, diff_id) in manifest.layers().iter().zip(diff_ids) {
@@ -110,11 +104,7 @@ pub(crate) fn digest_of(bytes: &[u8]) -> String {
 /// The hexadecimal part of a sha256 digest; any other text is refused, so it is safe in a path.
 pub(crate) fn hex_of(digest: &str) -> anyhow::Result<&str> {
     match digest.strip_prefix("sha256:") {
-        Some(hex)
-            if hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
-        {
-            Ok(hex)
-        }
+        Some(hex) if hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) => Ok(hex),
         _ => bail!("{digest:?} is not a sha256 digest"),
     }
 }

@@ -29,12 +29,11 @@ impl Index {
     /// Reads the index; a store that never held an image has none.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Index> {
         match fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .with_context(|| format!("read the image index {}", path.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Index::default()),
-            Err(error) => {
-                Err(error).with_context(|| format!("read the image index {}", path.display()))
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).with_context(|| format!("read the image index {}", path.display()))
             }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Index::default()),
+            Err(error) => Err(error).with_context(|| format!("read the image index {}", path.display())),
         }
     }
 

@@ -70,27 +70,17 @@ pub(crate) struct Pulls {
 impl ImageStore {
     /// Pulls an image for linux/amd64. Callers who want the same reference at the same time share one pull; dropping all
     /// of them ends it. Blobs that are here are not fetched again. Registries on loopback are spoken to over plain HTTP.
-    pub async fn pull(
-        self: &Arc<Self>,
-        reference: &str,
-        auth: Option<Auth>,
-    ) -> Result<Arc<Image>, PullError> {
+    pub async fn pull(self: &Arc<Self>, reference: &str, auth: Option<Auth>) -> Result<Arc<Image>, PullError> {
         let name = Name::parse(reference).map_err(other)?;
         let key = (name.full(), auth.clone());
         let pull: Shared<BoxFuture<'static, Outcome>> = {
-            let mut running = self
-                .pulls
-                .running
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut running = self.pulls.running.lock().unwrap_or_else(PoisonError::into_inner);
             running.retain(|_, pull| pull.upgrade().is_some_and(|pull| pull.peek().is_none()));
             match running.get(&key).and_then(WeakShared::upgrade) {
                 Some(pull) => pull,
                 None => {
                     let store = self.clone();
-                    let pull = async move { store.pull_alone(name, auth).await }
-                        .boxed()
-                        .shared();
+                    let pull = async move { store.pull_alone(name, auth).await }.boxed().shared();
                     if let Some(weak) = pull.downgrade() {
                         running.insert(key, weak);
                     }
@@ -104,26 +94,15 @@ impl ImageStore {
     async fn pull_alone(self: Arc<Self>, name: Name, auth: Option<Auth>) -> Outcome {
         let registry = name.registry().to_owned();
         {
-            let mut silent = self
-                .pulls
-                .silent
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut silent = self.pulls.silent.lock().unwrap_or_else(PoisonError::into_inner);
             silent.retain(|_, (since, _)| since.elapsed() < REMEMBER);
             if let Some((_, cause)) = silent.get(&registry) {
-                return Err(PullError::Unreachable {
-                    registry,
-                    cause: cause.clone(),
-                });
+                return Err(PullError::Unreachable { registry, cause: cause.clone() });
             }
         }
         let outcome = self.fetch(&name, auth).await;
         if let Err(PullError::Unreachable { registry, cause }) = &outcome {
-            let mut silent = self
-                .pulls
-                .silent
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut silent = self.pulls.silent.lock().unwrap_or_else(PoisonError::into_inner);
             silent.insert(registry.clone(), (Instant::now(), cause.clone()));
         }
         outcome
@@ -142,11 +121,7 @@ impl ImageStore {
             cause,
         })?;
         let client = Client::try_from(ClientConfig {
-            protocol: if plain {
-                ClientProtocol::Http
-            } else {
-                ClientProtocol::Https
-            },
+            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
             connect_timeout: Some(CONNECT),
             read_timeout: Some(STALL),
             user_agent: concat!("knarr/", env!("CARGO_PKG_VERSION")),
@@ -169,26 +144,19 @@ impl ImageStore {
             }
         }
         let (top, top_digest) = manifest(&client, &reference, &auth).await.map_err(failed)?;
-        let parse = |bytes: &[u8]| {
-            serde_json::from_slice::<OciManifest>(bytes)
-                .context("read the manifest")
-                .map_err(other)
-        };
+        let parse =
+            |bytes: &[u8]| serde_json::from_slice::<OciManifest>(bytes).context("read the manifest").map_err(other);
         let (bytes, parsed) = match parse(&top)? {
             OciManifest::Image(parsed) => (top, parsed),
             OciManifest::ImageIndex(index) => {
-                let digest = linux_amd64_resolver(&index.manifests).ok_or_else(|| {
-                    PullError::Other(format!("{}: no image for linux/amd64", name.full()))
-                })?;
+                let digest = linux_amd64_resolver(&index.manifests)
+                    .ok_or_else(|| PullError::Other(format!("{}: no image for linux/amd64", name.full())))?;
                 let one = reference.clone_with_digest(digest);
                 let (bytes, _) = manifest(&client, &one, &auth).await.map_err(failed)?;
                 match parse(&bytes)? {
                     OciManifest::Image(parsed) => (bytes, parsed),
                     OciManifest::ImageIndex(_) => {
-                        return Err(PullError::Other(format!(
-                            "{}: an index inside an index",
-                            name.full()
-                        )));
+                        return Err(PullError::Other(format!("{}: an index inside an index", name.full())));
                     }
                 }
             }
@@ -202,9 +170,7 @@ impl ImageStore {
                 .chain([digest_of(&bytes)]),
         );
         stream::iter(parsed.layers.iter().chain([&parsed.config]).map(Ok))
-            .try_for_each_concurrent(PARALLEL, |descriptor| {
-                self.fetch_blob(&client, &reference, descriptor, name)
-            })
+            .try_for_each_concurrent(PARALLEL, |descriptor| self.fetch_blob(&client, &reference, descriptor, name))
             .await?;
         let mut references = vec![format!("{}@{top_digest}", name.repository())];
         if name.digest().is_none() {
@@ -236,10 +202,7 @@ impl ImageStore {
         }
         let file = tempfile::NamedTempFile::new_in(self.tmp()).map_err(other)?;
         let sink = tokio::fs::File::from_std(file.reopen().map_err(other)?);
-        client
-            .pull_blob(reference, descriptor, sink)
-            .await
-            .map_err(|error| classify(name, error))?;
+        client.pull_blob(reference, descriptor, sink).await.map_err(|error| classify(name, error))?;
         let (store, digest, size) = (self.clone(), digest.clone(), descriptor.size);
         let keep = move || -> anyhow::Result<()> {
             let stored = file.as_file().metadata()?.len();
@@ -248,10 +211,7 @@ impl ImageStore {
             }
             store.adopt_blob(&digest, file)
         };
-        tokio::task::spawn_blocking(keep)
-            .await
-            .map_err(other)?
-            .map_err(other)
+        tokio::task::spawn_blocking(keep).await.map_err(other)?.map_err(other)
     }
 }
 
@@ -277,9 +237,7 @@ async fn manifest(
     reference: &Reference,
     auth: &RegistryAuth,
 ) -> Result<(Vec<u8>, String), OciDistributionError> {
-    let (bytes, _) = client
-        .pull_manifest_raw(reference, auth, MANIFEST_TYPES)
-        .await?;
+    let (bytes, _) = client.pull_manifest_raw(reference, auth, MANIFEST_TYPES).await?;
     let digest = digest_of(&bytes);
     Ok((bytes.to_vec(), digest))
 }
@@ -290,10 +248,7 @@ fn is_loopback(registry: &str) -> bool {
         _ => registry,
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn other(error: impl Into<anyhow::Error>) -> PullError {
@@ -319,36 +274,18 @@ fn classify(name: &Name, error: OciDistributionError) -> PullError {
     let reference = name.full();
     match &error {
         E::RequestError(request) if request.is_connect() || request.is_timeout() => {
-            PullError::Unreachable {
-                registry: name.registry().to_owned(),
-                cause: chain(request),
-            }
+            PullError::Unreachable { registry: name.registry().to_owned(), cause: chain(request) }
         }
-        E::AuthenticationFailure(_) | E::UnauthorizedError { .. } => PullError::Unauthorized {
-            reference,
-            cause: chain(&error),
-        },
-        E::ImageManifestNotFoundError(_) | E::ServerError { code: 404, .. } => {
-            PullError::NotFound { reference }
+        E::AuthenticationFailure(_) | E::UnauthorizedError { .. } => {
+            PullError::Unauthorized { reference, cause: chain(&error) }
         }
+        E::ImageManifestNotFoundError(_) | E::ServerError { code: 404, .. } => PullError::NotFound { reference },
         E::RegistryError { envelope, .. } => {
-            let has = |codes: &[OciErrorCode]| {
-                envelope
-                    .errors
-                    .iter()
-                    .any(|error| codes.contains(&error.code))
-            };
-            if has(&[
-                OciErrorCode::ManifestUnknown,
-                OciErrorCode::NameUnknown,
-                OciErrorCode::NotFound,
-            ]) {
+            let has = |codes: &[OciErrorCode]| envelope.errors.iter().any(|error| codes.contains(&error.code));
+            if has(&[OciErrorCode::ManifestUnknown, OciErrorCode::NameUnknown, OciErrorCode::NotFound]) {
                 PullError::NotFound { reference }
             } else if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
-                PullError::Unauthorized {
-                    reference,
-                    cause: chain(&error),
-                }
+                PullError::Unauthorized { reference, cause: chain(&error) }
             } else {
                 PullError::Other(format!("{reference}: {}", chain(&error)))
             }

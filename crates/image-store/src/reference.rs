@@ -12,8 +12,7 @@ pub struct Name {
 impl Name {
     /// Reads a name as people write it: `nginx` becomes `docker.io/library/nginx:latest`.
     pub fn parse(text: &str) -> anyhow::Result<Name> {
-        let reference = Reference::try_from(text)
-            .with_context(|| format!("invalid image reference {text:?}"))?;
+        let reference = Reference::try_from(text).with_context(|| format!("invalid image reference {text:?}"))?;
         Ok(Name { reference })
     }
 
@@ -24,11 +23,7 @@ impl Name {
 
     /// Registry and repository, without tag or digest.
     pub fn repository(&self) -> String {
-        format!(
-            "{}/{}",
-            self.reference.registry(),
-            self.reference.repository()
-        )
+        format!("{}/{}", self.reference.registry(), self.reference.repository())
     }
 
     /// The digest, if the name has one.

@@ -76,14 +76,8 @@ impl ImageStore {
             for directory in ["blobs/sha256", "layers", "tmp"] {
                 fs::create_dir_all(root.join(directory))?;
             }
-            let lock = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(root.join("lock"))?;
-            if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-                .is_err()
-            {
+            let lock = File::options().create(true).truncate(false).write(true).open(root.join("lock"))?;
+            if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
                 bail!("another process is using it");
             }
             let store = ImageStore {
@@ -151,15 +145,9 @@ impl ImageStore {
         }
         for layer in &image.layers {
             let path = self.blob_path(&layer.digest)?;
-            let size = fs::metadata(&path)
-                .with_context(|| format!("read {}", path.display()))?
-                .len();
+            let size = fs::metadata(&path).with_context(|| format!("read {}", path.display()))?.len();
             if size != layer.size {
-                bail!(
-                    "{} has {size} bytes instead of {}",
-                    path.display(),
-                    layer.size
-                );
+                bail!("{} has {size} bytes instead of {}", path.display(), layer.size);
             }
         }
         Ok(named(image, entry))
@@ -192,9 +180,7 @@ impl ImageStore {
                 }
                 freed += tree_size(&entry.path());
                 // Renamed first: a crash half way must not leave a layer that looks whole.
-                let grave = tempfile::Builder::new()
-                    .prefix("gone-")
-                    .tempdir_in(self.tmp())?;
+                let grave = tempfile::Builder::new().prefix("gone-").tempdir_in(self.tmp())?;
                 fs::rename(entry.path(), grave.path().join("x"))
                     .with_context(|| format!("remove {}", entry.path().display()))?;
                 remove_any(&grave.path().join("x"))?;
@@ -232,17 +218,10 @@ impl ImageStore {
     }
 
     /// Moves a complete, verified file into the store. The caller keeps the digest busy.
-    pub(crate) fn adopt_blob(
-        &self,
-        digest: &str,
-        file: tempfile::NamedTempFile,
-    ) -> anyhow::Result<()> {
+    pub(crate) fn adopt_blob(&self, digest: &str, file: tempfile::NamedTempFile) -> anyhow::Result<()> {
         let path = self.blob_path(digest)?;
-        file.as_file()
-            .sync_all()
-            .with_context(|| format!("write the blob {digest}"))?;
-        file.persist(&path)
-            .with_context(|| format!("store the blob {digest}"))?;
+        file.as_file().sync_all().with_context(|| format!("write the blob {digest}"))?;
+        file.persist(&path).with_context(|| format!("store the blob {digest}"))?;
         sync_parent(&path)
     }
 
@@ -267,29 +246,20 @@ impl ImageStore {
         index
             .images
             .entry(image.id.clone())
-            .or_insert_with(|| Entry {
-                manifest: image.manifest_digest.clone(),
-                ..Entry::default()
-            });
+            .or_insert_with(|| Entry { manifest: image.manifest_digest.clone(), ..Entry::default() });
         for reference in references {
             index.assign(reference, &image.id);
         }
         let id = image.id.clone();
-        state
-            .images
-            .entry(id.clone())
-            .or_insert_with(|| Arc::new(image));
+        state.images.entry(id.clone()).or_insert_with(|| Arc::new(image));
         self.commit(&mut state, index)?;
         state.images.get(&id).cloned().context("enter the image")
     }
 
     /// Writes the index and brings the images in memory in line with it.
     fn commit(&self, state: &mut State, index: Index) -> anyhow::Result<()> {
-        let written = if index == state.index {
-            Ok(())
-        } else {
-            index.write(&self.root.join("index.json"), &self.tmp())
-        };
+        let written =
+            if index == state.index { Ok(()) } else { index.write(&self.root.join("index.json"), &self.tmp()) };
         if written.is_ok() {
             state.index = index;
         }
@@ -325,16 +295,12 @@ impl ImageStore {
             bail!("tag {reference}: a name with a digest cannot be given");
         }
         let mut state = self.state();
-        let image = find(&state, name_or_id)
-            .with_context(|| format!("tag {reference}: no such image: {name_or_id}"))?;
+        let image =
+            find(&state, name_or_id).with_context(|| format!("tag {reference}: no such image: {name_or_id}"))?;
         let mut index = state.index.clone();
         index.assign(&name.full(), &image.id);
         self.commit(&mut state, index)?;
-        state
-            .images
-            .get(&image.id)
-            .cloned()
-            .context("tag the image")
+        state.images.get(&image.id).cloned().context("tag the image")
     }
 
     /// Takes a name away; with its last tag the image goes too. Refused if that image is in use.
@@ -354,49 +320,29 @@ impl ImageStore {
             return Err(not_found());
         };
         entry.references.remove(&full);
-        if !entry
-            .references
-            .iter()
-            .any(|reference| !is_digest(reference))
-        {
+        if !entry.references.iter().any(|reference| !is_digest(reference)) {
             return self.drop_image(&mut state, &id);
         }
         self.commit(&mut state, index)?;
-        Ok(Removed {
-            untagged: vec![full],
-            deleted: None,
-            freed: 0,
-        })
+        Ok(Removed { untagged: vec![full], deleted: None, freed: 0 })
     }
 
     /// Removes an image with all its names, and the blobs and layers that no other image uses. Refused while pinned.
     pub fn remove(&self, name_or_id: &str) -> Result<Removed, RemoveError> {
         let mut state = self.state();
-        let image =
-            find(&state, name_or_id).ok_or_else(|| RemoveError::NotFound(name_or_id.to_owned()))?;
+        let image = find(&state, name_or_id).ok_or_else(|| RemoveError::NotFound(name_or_id.to_owned()))?;
         self.drop_image(&mut state, &image.id)
     }
 
     fn drop_image(&self, state: &mut State, id: &str) -> Result<Removed, RemoveError> {
         if let Some(user) = state.pins.get(id).and_then(|users| users.keys().next()) {
-            return Err(RemoveError::InUse {
-                image: id.to_owned(),
-                user: user.clone(),
-            });
+            return Err(RemoveError::InUse { image: id.to_owned(), user: user.clone() });
         }
         let mut index = state.index.clone();
-        let untagged = index
-            .images
-            .remove(id)
-            .map(|entry| entry.references.into_iter().collect())
-            .unwrap_or_default();
+        let untagged = index.images.remove(id).map(|entry| entry.references.into_iter().collect()).unwrap_or_default();
         self.commit(state, index)?;
         let freed = self.collect(state)?;
-        Ok(Removed {
-            untagged,
-            deleted: Some(id.to_owned()),
-            freed,
-        })
+        Ok(Removed { untagged, deleted: Some(id.to_owned()), freed })
     }
 
     /// Holds an image for a user, such as a container. Pins live in memory: whoever holds containers pins their images
@@ -406,12 +352,7 @@ impl ImageStore {
         if !state.images.contains_key(id) {
             bail!("pin image {id} for {user}: no such image");
         }
-        *state
-            .pins
-            .entry(id.to_owned())
-            .or_default()
-            .entry(user.to_owned())
-            .or_default() += 1;
+        *state.pins.entry(id.to_owned()).or_default().entry(user.to_owned()).or_default() += 1;
         Ok(())
     }
 
@@ -443,9 +384,7 @@ impl ImageStore {
             return Ok(ready);
         }
         let (store, image) = (self.clone(), image.clone());
-        tokio::task::spawn_blocking(move || store.unpack(&image))
-            .await
-            .context("unpack the image")?
+        tokio::task::spawn_blocking(move || store.unpack(&image)).await.context("unpack the image")?
     }
 
     fn unpacked(&self, image: &Image) -> anyhow::Result<Option<Vec<PathBuf>>> {
@@ -466,34 +405,20 @@ impl ImageStore {
         for layer in &image.layers {
             let path = self.layer_path(&layer.chain_id)?;
             let lock = {
-                let mut locks = self
-                    .unpacking
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
+                let mut locks = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
                 locks.entry(layer.chain_id.clone()).or_default().clone()
             };
             let result = {
                 let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
-                if path.exists() {
-                    Ok(())
-                } else {
-                    self.unpack_layer(layer, &below, &path)
-                }
+                if path.exists() { Ok(()) } else { self.unpack_layer(layer, &below, &path) }
             };
-            let mut locks = self
-                .unpacking
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut locks = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
             drop(lock);
-            if locks
-                .get(&layer.chain_id)
-                .is_some_and(|lock| Arc::strong_count(lock) == 1)
-            {
+            if locks.get(&layer.chain_id).is_some_and(|lock| Arc::strong_count(lock) == 1) {
                 locks.remove(&layer.chain_id);
             }
             drop(locks);
-            result
-                .with_context(|| format!("unpack layer {} of image {}", layer.digest, image.id))?;
+            result.with_context(|| format!("unpack layer {} of image {}", layer.digest, image.id))?;
             below.push(path);
         }
         below.reverse();
@@ -502,19 +427,14 @@ impl ImageStore {
 
     fn unpack_layer(&self, layer: &Layer, below: &[PathBuf], path: &Path) -> anyhow::Result<()> {
         let blob = File::open(self.blob_path(&layer.digest)?).context("open the blob")?;
-        let work = tempfile::Builder::new()
-            .prefix("layer-")
-            .tempdir_in(self.tmp())?;
+        let work = tempfile::Builder::new().prefix("layer-").tempdir_in(self.tmp())?;
         let target = work.path().join("x");
         fs::create_dir(&target)?;
         let mut plain = Hashed::new(crate::decompress::reader(blob)?);
         unpack::layer(&mut plain, &target, below)?;
         let diff_id = plain.finish().context("read the layer to its end")?;
         if diff_id != layer.diff_id {
-            bail!(
-                "the unpacked content has digest {diff_id}, the image says {}",
-                layer.diff_id
-            );
+            bail!("the unpacked content has digest {diff_id}, the image says {}", layer.diff_id);
         }
         rustix::fs::syncfs(File::open(&target)?).context("sync the layer to disk")?;
         fs::rename(&target, path).context("move the layer into place")?;
@@ -530,10 +450,7 @@ pub(crate) struct Hashed<R> {
 
 impl<R: Read> Hashed<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Hashed {
-            inner,
-            hash: Sha256::new(),
-        }
+        Hashed { inner, hash: Sha256::new() }
     }
 
     /// Reads what is left and returns the digest of everything.
@@ -552,11 +469,7 @@ impl<R: Read> Read for Hashed<R> {
 }
 
 fn named(mut image: Image, entry: &Entry) -> Image {
-    let (digests, tags) = entry
-        .references
-        .iter()
-        .cloned()
-        .partition(|reference| is_digest(reference));
+    let (digests, tags) = entry.references.iter().cloned().partition(|reference| is_digest(reference));
     image.digests = digests;
     image.tags = tags;
     image
@@ -573,11 +486,7 @@ fn find(state: &State, name_or_id: &str) -> Option<Arc<Image>> {
     }
     if let Ok(name) = Name::parse(name_or_id) {
         let full = name.full();
-        let by_name = state
-            .index
-            .images
-            .iter()
-            .find(|(_, entry)| entry.references.contains(&full));
+        let by_name = state.index.images.iter().find(|(_, entry)| entry.references.contains(&full));
         if let Some((id, _)) = by_name {
             return state.images.get(id).cloned();
         }
@@ -586,18 +495,14 @@ fn find(state: &State, name_or_id: &str) -> Option<Arc<Image>> {
             let by_digest = state.images.values().find(|image| {
                 image.manifest_digest == digest
                     && image.tags.iter().chain(&image.digests).any(|reference| {
-                        Name::parse(reference)
-                            .is_ok_and(|other| other.repository() == name.repository())
+                        Name::parse(reference).is_ok_and(|other| other.repository() == name.repository())
                     })
             });
             return by_digest.cloned();
         }
     }
     let is_prefix = hex.len() >= 4 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let mut candidates = state
-        .images
-        .iter()
-        .filter(|(id, _)| is_prefix && id["sha256:".len()..].starts_with(hex));
+    let mut candidates = state.images.iter().filter(|(id, _)| is_prefix && id["sha256:".len()..].starts_with(hex));
     match (candidates.next(), candidates.next()) {
         (Some((_, image)), None) => Some(image.clone()),
         _ => None,
@@ -619,9 +524,7 @@ fn tree_size(path: &Path) -> u64 {
     walkdir::WalkDir::new(path)
         .into_iter()
         .filter_map(|entry| entry.ok()?.metadata().ok())
-        .filter(|metadata| {
-            metadata.is_file() && (metadata.nlink() == 1 || seen.insert(metadata.ino()))
-        })
+        .filter(|metadata| metadata.is_file() && (metadata.nlink() == 1 || seen.insert(metadata.ino())))
         .map(|metadata| metadata.len())
         .sum()
 }

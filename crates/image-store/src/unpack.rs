@@ -13,9 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use tar::EntryType;
 
@@ -23,40 +21,25 @@ const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// Unpacks the tar archive `plain` into the empty directory `target`. `below` are the layers under this one, lowest
 /// first: directories the archive forgets take their owner and mode from there, and hard links may lead there.
-pub(crate) fn layer(
-    plain: &mut (impl Read + ?Sized),
-    target: &Path,
-    below: &[PathBuf],
-) -> anyhow::Result<()> {
+pub(crate) fn layer(plain: &mut (impl Read + ?Sized), target: &Path, below: &[PathBuf]) -> anyhow::Result<()> {
     let root = open_directory(target)?;
     let mut below_fds = Vec::with_capacity(below.len());
     for path in below.iter().rev() {
         below_fds.push(open_directory(path)?);
     }
-    let mut unpacker = Unpacker {
-        root,
-        below: below_fds,
-        directory_times: Vec::new(),
-        parent: None,
-    };
+    let mut unpacker = Unpacker { root, below: below_fds, directory_times: Vec::new(), parent: None };
     let mut archive = tar::Archive::new(plain);
     for entry in archive.entries().context("read the archive")? {
         let mut entry = entry.context("read the archive")?;
         let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        unpacker
-            .entry(&mut entry)
-            .with_context(|| format!("unpack {shown:?}"))?;
+        unpacker.entry(&mut entry).with_context(|| format!("unpack {shown:?}"))?;
     }
     unpacker.finish()
 }
 
 fn open_directory(path: &Path) -> anyhow::Result<OwnedFd> {
-    rustix::fs::open(
-        path,
-        OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY,
-        Mode::empty(),
-    )
-    .with_context(|| format!("open {}", path.display()))
+    rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())
+        .with_context(|| format!("open {}", path.display()))
 }
 
 struct Unpacker {
@@ -77,17 +60,8 @@ struct Metadata {
     xattrs: Vec<(String, Vec<u8>)>,
 }
 
-fn beneath(
-    root: BorrowedFd<'_>,
-    path: &Path,
-    flags: OFlags,
-    mode: Mode,
-) -> rustix::io::Result<OwnedFd> {
-    let path = if path.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        path
-    };
+fn beneath(root: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve)
 }
@@ -145,9 +119,7 @@ impl Unpacker {
                 let file = beneath(parent, Path::new(name), flags, Mode::from_raw_mode(0o600))?;
                 let mut file = File::from(file);
                 match sparse {
-                    None => io::copy(entry, &mut file)
-                        .map(drop)
-                        .context("write the content")?,
+                    None => io::copy(entry, &mut file).map(drop).context("write the content")?,
                     Some(b"1") => sparse_content(entry, &mut file, &extensions)?,
                     Some(_) => {
                         bail!("this old form of sparse file (GNU.sparse 0.x) is not supported")
@@ -157,22 +129,15 @@ impl Unpacker {
                 rustix::fs::futimens(&file, &metadata.times)?;
             }
             EntryType::Symlink => {
-                let link = entry
-                    .link_name_bytes()
-                    .context("a symbolic link without a target")?
-                    .into_owned();
+                let link = entry.link_name_bytes().context("a symbolic link without a target")?.into_owned();
                 let parent = self.clear(directory, name)?;
                 rustix::fs::symlinkat(OsStr::from_bytes(&link), parent, name)?;
                 apply_special(parent, name, &metadata, false)?;
             }
             EntryType::Link => {
-                let link = entry
-                    .link_name_bytes()
-                    .context("a hard link without a target")?
-                    .into_owned();
+                let link = entry.link_name_bytes().context("a hard link without a target")?.into_owned();
                 let link = inside(&link)?;
-                self.hard_link(&link, directory, name)
-                    .with_context(|| format!("link to {:?}", link.display()))?;
+                self.hard_link(&link, directory, name).with_context(|| format!("link to {:?}", link.display()))?;
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
                 let (file_type, device) = match kind {
@@ -191,10 +156,7 @@ impl Unpacker {
                 rustix::fs::mknodat(parent, name, file_type, metadata.mode, device)?;
                 apply_special(parent, name, &metadata, true)?;
             }
-            other => bail!(
-                "entries of type {:?} are not supported",
-                char::from(other.as_byte())
-            ),
+            other => bail!("entries of type {:?} are not supported", char::from(other.as_byte())),
         }
         Ok(())
     }
@@ -228,21 +190,11 @@ impl Unpacker {
         let made = open_child(parent.as_fd(), name, flags)?;
         // As in the layers below, so that an archive that names only a file does not change its directories.
         let like = self.below.iter().find_map(|layer| {
-            let found = beneath(
-                layer.as_fd(),
-                path,
-                OFlags::PATH | OFlags::DIRECTORY,
-                Mode::empty(),
-            )
-            .ok()?;
+            let found = beneath(layer.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).ok()?;
             rustix::fs::fstat(&found).ok()
         });
         if let Some(stat) = like {
-            rustix::fs::fchown(
-                &made,
-                Some(Uid::from_raw(stat.st_uid)),
-                Some(Gid::from_raw(stat.st_gid)),
-            )?;
+            rustix::fs::fchown(&made, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
             rustix::fs::fchmod(&made, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
         }
         Ok(made)
@@ -259,20 +211,14 @@ impl Unpacker {
     }
 
     fn hard_link(&mut self, link: &Path, directory: &Path, name: &OsStr) -> anyhow::Result<()> {
-        let (link_directory, Some(link_name)) =
-            (link.parent().unwrap_or(Path::new("")), link.file_name())
-        else {
+        let (link_directory, Some(link_name)) = (link.parent().unwrap_or(Path::new("")), link.file_name()) else {
             bail!("a hard link to the root");
         };
         if link_directory == directory && link_name == name {
             bail!("a hard link to itself");
         }
-        let source = match beneath(
-            self.root.as_fd(),
-            link_directory,
-            OFlags::DIRECTORY | OFlags::RDONLY,
-            Mode::empty(),
-        ) {
+        let source = match beneath(self.root.as_fd(), link_directory, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
+        {
             Ok(source) if exists(source.as_fd(), link_name)? => source,
             Ok(_) | Err(Errno::NOENT) => self.copy_up(link, link_directory, link_name)?,
             Err(Errno::XDEV) => bail!("a symbolic link on the way leads out of the layer"),
@@ -296,25 +242,14 @@ impl Unpacker {
             }
             let parent = self.open_or_make(directory)?;
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW;
-            let mut copy = File::from(beneath(
-                parent.as_fd(),
-                Path::new(name),
-                flags,
-                Mode::from_raw_mode(0o600),
-            )?);
+            let mut copy = File::from(beneath(parent.as_fd(), Path::new(name), flags, Mode::from_raw_mode(0o600))?);
             io::copy(&mut File::from(found), &mut copy)?;
-            let seconds = |secs, nanos| Timespec {
-                tv_sec: secs,
-                tv_nsec: nanos,
-            };
+            let seconds = |secs, nanos| Timespec { tv_sec: secs, tv_nsec: nanos };
             let modified = seconds(stat.st_mtime, i64::try_from(stat.st_mtime_nsec)?);
             let metadata = Metadata {
                 owner: (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid)),
                 mode: Mode::from_raw_mode(stat.st_mode & 0o7777),
-                times: Timestamps {
-                    last_access: modified,
-                    last_modification: modified,
-                },
+                times: Timestamps { last_access: modified, last_modification: modified },
                 xattrs: Vec::new(),
             };
             apply(copy.as_fd(), &metadata)?;
@@ -337,12 +272,7 @@ impl Unpacker {
 }
 
 fn open_child(parent: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    beneath(
-        parent,
-        Path::new(name),
-        flags | OFlags::NOFOLLOW,
-        Mode::empty(),
-    )
+    beneath(parent, Path::new(name), flags | OFlags::NOFOLLOW, Mode::empty())
 }
 
 fn file_type(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Option<(FileType, u64)>> {
@@ -378,8 +308,7 @@ fn make_directory(parent: BorrowedFd<'_>, name: &OsStr) -> anyhow::Result<()> {
 }
 
 fn set_opaque(directory: BorrowedFd<'_>) -> anyhow::Result<()> {
-    rustix::fs::fsetxattr(directory, OPAQUE, b"y", XattrFlags::empty())
-        .context("mark the directory opaque")
+    rustix::fs::fsetxattr(directory, OPAQUE, b"y", XattrFlags::empty()).context("mark the directory opaque")
 }
 
 /// Notes that the layers below must not show through. A whiteout hides lower layers only, never this one.
@@ -398,8 +327,7 @@ fn whiteout(parent: BorrowedFd<'_>, hidden: &[u8]) -> anyhow::Result<()> {
     match file_type(parent, name)? {
         None => {
             let mode = Mode::from_raw_mode(0o000);
-            rustix::fs::mknodat(parent, name, FileType::CharacterDevice, mode, 0)
-                .context("make the whiteout")
+            rustix::fs::mknodat(parent, name, FileType::CharacterDevice, mode, 0).context("make the whiteout")
         }
         Some((FileType::Directory, _)) => {
             set_opaque(open_child(parent, name, OFlags::DIRECTORY | OFlags::RDONLY)?.as_fd())
@@ -434,47 +362,26 @@ fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> anyhow::Result<bool> {
 
 /// Owner first: changing it clears set-user-id bits and file capabilities.
 fn apply(file: BorrowedFd<'_>, metadata: &Metadata) -> anyhow::Result<()> {
-    rustix::fs::fchown(file, Some(metadata.owner.0), Some(metadata.owner.1))
-        .context("set the owner")?;
+    rustix::fs::fchown(file, Some(metadata.owner.0), Some(metadata.owner.1)).context("set the owner")?;
     rustix::fs::fchmod(file, metadata.mode).context("set the mode")?;
     for (name, value) in &metadata.xattrs {
-        xattr_result(
-            name,
-            rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty()),
-        )?;
+        xattr_result(name, rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty()))?;
     }
     Ok(())
 }
 
 /// As [`apply`], for what cannot be opened: links, devices, pipes.
-fn apply_special(
-    parent: BorrowedFd<'_>,
-    name: &OsStr,
-    metadata: &Metadata,
-    with_mode: bool,
-) -> anyhow::Result<()> {
+fn apply_special(parent: BorrowedFd<'_>, name: &OsStr, metadata: &Metadata, with_mode: bool) -> anyhow::Result<()> {
     let (user, group) = metadata.owner;
-    rustix::fs::chownat(
-        parent,
-        name,
-        Some(user),
-        Some(group),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
-    .context("set the owner")?;
+    rustix::fs::chownat(parent, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW).context("set the owner")?;
     if with_mode {
-        rustix::fs::chmodat(parent, name, metadata.mode, AtFlags::empty())
-            .context("set the mode")?;
+        rustix::fs::chmodat(parent, name, metadata.mode, AtFlags::empty()).context("set the mode")?;
     }
     let path = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name);
     for (key, value) in &metadata.xattrs {
-        xattr_result(
-            key,
-            rustix::fs::lsetxattr(&path, key.as_str(), value, XattrFlags::empty()),
-        )?;
+        xattr_result(key, rustix::fs::lsetxattr(&path, key.as_str(), value, XattrFlags::empty()))?;
     }
-    rustix::fs::utimensat(parent, name, &metadata.times, AtFlags::SYMLINK_NOFOLLOW)
-        .context("set the times")
+    rustix::fs::utimensat(parent, name, &metadata.times, AtFlags::SYMLINK_NOFOLLOW).context("set the times")
 }
 
 fn xattr_result(name: &str, result: rustix::io::Result<()>) -> anyhow::Result<()> {
@@ -501,10 +408,7 @@ fn extensions(entry: &mut tar::Entry<'_, impl Read>) -> anyhow::Result<Extension
     Ok(found)
 }
 
-fn metadata(
-    entry: &tar::Entry<'_, impl Read>,
-    extensions: &Extensions,
-) -> anyhow::Result<Metadata> {
+fn metadata(entry: &tar::Entry<'_, impl Read>, extensions: &Extensions) -> anyhow::Result<Metadata> {
     let header = entry.header();
     let number = |key: &str, plain: u64| -> anyhow::Result<u32> {
         let value = match extensions.get(key) {
@@ -515,30 +419,19 @@ fn metadata(
     };
     let modified = match extensions.get("mtime") {
         Some(text) => decimal_time(text).context("read the time")?,
-        None => Timespec {
-            tv_sec: i64::try_from(header.mtime()?)?,
-            tv_nsec: 0,
-        },
+        None => Timespec { tv_sec: i64::try_from(header.mtime()?)?, tv_nsec: 0 },
     };
     let xattrs = extensions
         .iter()
         .filter_map(|(key, value)| Some((key.strip_prefix("SCHILY.xattr.")?, value)))
         // The overlay's own marks are ours to set.
-        .filter(|(key, _)| {
-            !key.starts_with("trusted.overlay.") && !key.starts_with("user.overlay.")
-        })
+        .filter(|(key, _)| !key.starts_with("trusted.overlay.") && !key.starts_with("user.overlay."))
         .map(|(key, value)| (key.to_owned(), value.clone()))
         .collect();
     Ok(Metadata {
-        owner: (
-            Uid::from_raw(number("uid", header.uid()?)?),
-            Gid::from_raw(number("gid", header.gid()?)?),
-        ),
+        owner: (Uid::from_raw(number("uid", header.uid()?)?), Gid::from_raw(number("gid", header.gid()?)?)),
         mode: Mode::from_raw_mode(header.mode()? & 0o7777),
-        times: Timestamps {
-            last_access: modified,
-            last_modification: modified,
-        },
+        times: Timestamps { last_access: modified, last_modification: modified },
         xattrs,
     })
 }
@@ -548,31 +441,18 @@ fn decimal_time(text: &[u8]) -> anyhow::Result<Timespec> {
     let text = std::str::from_utf8(text)?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let mut seconds: i64 = whole.parse()?;
-    let digits: String = fraction
-        .chars()
-        .chain(std::iter::repeat('0'))
-        .take(9)
-        .collect();
+    let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
     let mut nanos: i64 = digits.parse()?;
     if whole.starts_with('-') && nanos > 0 {
         seconds -= 1;
         nanos = 1_000_000_000 - nanos;
     }
-    Ok(Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanos,
-    })
+    Ok(Timespec { tv_sec: seconds, tv_nsec: nanos })
 }
 
 /// Content in the sparse format 1.0 of GNU tar: a map of decimal numbers, padded to a block, then the pieces.
-fn sparse_content(
-    entry: &mut impl Read,
-    file: &mut File,
-    extensions: &Extensions,
-) -> anyhow::Result<()> {
-    let real_size = extensions
-        .get("GNU.sparse.realsize")
-        .context("a sparse file without its size")?;
+fn sparse_content(entry: &mut impl Read, file: &mut File, extensions: &Extensions) -> anyhow::Result<()> {
+    let real_size = extensions.get("GNU.sparse.realsize").context("a sparse file without its size")?;
     let real_size: u64 = std::str::from_utf8(real_size)?.parse()?;
     let mut used = 0usize;
     let mut number = |entry: &mut dyn Read| -> anyhow::Result<u64> {
@@ -584,9 +464,7 @@ fn sparse_content(
             match byte[0] {
                 b'\n' => return Ok(value),
                 digit @ b'0'..=b'9' => {
-                    let shifted = value
-                        .checked_mul(10)
-                        .and_then(|v| v.checked_add(u64::from(digit - b'0')));
+                    let shifted = value.checked_mul(10).and_then(|v| v.checked_add(u64::from(digit - b'0')));
                     value = shifted.context("a number in the sparse map is too large")?;
                 }
                 _ => bail!("the sparse map is damaged"),

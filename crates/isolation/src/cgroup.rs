@@ -265,6 +265,14 @@ impl Group {
         usage
     }
 
+    /// Removes the group where it holds neither processes nor groups, and leaves it otherwise.
+    pub fn remove_if_empty(&self) {
+        for dir in self.dirs() {
+            // The kernel refuses to remove one that holds anything, which is the question asked here.
+            let _ = fs::remove_dir(dir);
+        }
+    }
+
     /// Removes the group, first killing whatever is still in it. Nothing to remove is success.
     pub fn remove(&self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);

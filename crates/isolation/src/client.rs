@@ -10,7 +10,8 @@ use std::{
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -24,6 +25,74 @@ use crate::{
 
 /// How long a shim may take to answer. Stopping a pod waits for the kernel to bury its processes.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Starts shims: a process with one thread that forks them, see [`crate::dispatch`]. It ends with this value, the shims
+/// do not.
+#[derive(Debug)]
+pub struct Nursery {
+    exe: PathBuf,
+    process: Mutex<(Child, UnixStream)>,
+}
+
+impl Nursery {
+    /// Starts the process from `exe`, a binary whose `main` begins with [`crate::dispatch`].
+    pub fn start(exe: &Path) -> Result<Self> {
+        Ok(Self { exe: exe.to_owned(), process: Mutex::new(Self::spawn(exe)?) })
+    }
+
+    fn spawn(exe: &Path) -> Result<(Child, UnixStream)> {
+        let (ours, theirs) = wire::pair().context("make a socket pair")?;
+        let child = Command::new(exe)
+            .arg(shim::ARGUMENT)
+            .env_clear()
+            .current_dir("/")
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("start {}", exe.display()))?;
+        Ok((child, ours))
+    }
+
+    /// Starts a shim for the sandbox directory `dir`, which must exist. Returns when the pod's namespaces exist, with the
+    /// process number of the shim.
+    pub fn shim(&self, dir: &Path, spec: &SandboxSpec) -> Result<(Shim, i32)> {
+        fs::write(dir.join("spec.json"), serde_json::to_vec(spec).context("encode the sandbox's specification")?)
+            .context("write the sandbox's specification")?;
+        let log = fs::File::create(dir.join("shim.log")).context("create the shim's log")?;
+        let (mut word, ready) = std::io::pipe().context("make a pipe")?;
+        {
+            let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+            let fds = [ready.as_raw_fd(), log.as_raw_fd()];
+            if wire::send(&process.1, &dir, &fds).is_err() {
+                // It holds nothing that a new one could not do as well.
+                let (mut old, _) = std::mem::replace(&mut *process, Self::spawn(&self.exe)?);
+                old.wait().context("bury the parent of shims")?;
+                wire::send(&process.1, &dir, &fds)?;
+            }
+        }
+        drop((ready, log));
+        let mut answer = String::new();
+        word.read_to_string(&mut answer).context("listen to the shim")?;
+        match answer.trim().strip_prefix("ready ").and_then(|pid| pid.parse().ok()) {
+            Some(pid) => Ok((Shim { dir: dir.to_owned() }, pid)),
+            None if answer.trim().is_empty() => {
+                let log = fs::read_to_string(dir.join("shim.log")).unwrap_or_default();
+                bail!("start the pod's shim: it ended without a word: {}", log.trim())
+            }
+            None => bail!("start the pod's shim: {}", answer.trim()),
+        }
+    }
+}
+
+impl Drop for Nursery {
+    fn drop(&mut self) {
+        let (child, socket) = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // It reads the end of the socket and ends; then there is only its number to give back.
+        let _ = socket.shutdown(std::net::Shutdown::Both);
+        let _ = child.wait();
+    }
+}
 
 /// The shim of one sandbox. Cheap to clone: it is only the way to its socket.
 #[derive(Clone, Debug)]
@@ -60,37 +129,6 @@ pub struct Attached {
 }
 
 impl Shim {
-    /// Starts a shim for the sandbox directory `dir`, which must exist. `exe` is a binary whose `main` begins with
-    /// [`crate::dispatch`]. Returns when the pod's namespaces exist, with the process number of the shim.
-    pub fn start(exe: &Path, dir: &Path, spec: &SandboxSpec) -> Result<(Self, i32)> {
-        fs::write(dir.join("spec.json"), serde_json::to_vec(spec).context("encode the sandbox's specification")?)
-            .context("write the sandbox's specification")?;
-        let log = fs::File::create(dir.join("shim.log")).context("create the shim's log")?;
-        let mut child = Command::new(exe)
-            .arg(shim::ARGUMENT)
-            .arg(dir)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("start {}", exe.display()))?;
-        let mut word = String::new();
-        let mut stdout = child.stdout.take().context("listen to the shim")?;
-        stdout.read_to_string(&mut word).context("listen to the shim")?;
-        // The process that was started here has forked the shim and ended.
-        child.wait().context("wait for the shim to detach")?;
-        match word.trim().strip_prefix("ready ").and_then(|pid| pid.parse().ok()) {
-            Some(pid) => Ok((Self { dir: dir.to_owned() }, pid)),
-            None if word.trim().is_empty() => {
-                let log = fs::read_to_string(dir.join("shim.log")).unwrap_or_default();
-                bail!("start the pod's shim: it ended without a word: {}", log.trim())
-            }
-            None => bail!("start the pod's shim: {}", word.trim()),
-        }
-    }
-
     /// The shim that was started for `dir` before, if it answers.
     pub fn find(dir: &Path) -> Option<Self> {
         let shim = Self { dir: dir.to_owned() };

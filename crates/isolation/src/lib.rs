@@ -16,7 +16,7 @@ mod spec;
 mod user;
 mod wire;
 
-pub use client::{Attached, Exec, Shim, read_event, recorded_exit, set_terminal_size};
+pub use client::{Attached, Exec, Nursery, Shim, read_event, recorded_exit, set_terminal_size};
 pub use log::timestamp as rfc3339;
 pub use mount::unmount;
 pub use spec::{
@@ -24,12 +24,9 @@ pub use spec::{
     Rootfs, SandboxSpec, User,
 };
 
-/// Runs the shim if that is what this process was started for; `None` means to go on with the program.
+/// Becomes the parent of shims if that is what this process was started for; `None` means to go on with the program.
 ///
 /// Call it first in `main`, before any thread exists: a shim forks, and a fork of a process with threads is broken.
 pub fn dispatch(mut args: impl Iterator<Item = std::ffi::OsString>) -> Option<std::process::ExitCode> {
-    if args.nth(1)? != shim::ARGUMENT {
-        return None;
-    }
-    Some(shim::main(std::path::Path::new(&args.next()?)))
+    (args.nth(1)? == shim::ARGUMENT).then(shim::nursery)
 }

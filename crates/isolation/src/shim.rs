@@ -42,8 +42,8 @@ use crate::{
     wire,
 };
 
-/// First argument that makes the binary a shim.
-pub(crate) const ARGUMENT: &str = "__pod-shim";
+/// First argument that makes the binary the parent of shims.
+pub(crate) const ARGUMENT: &str = "__pod-shims";
 
 /// Name of the control socket in the sandbox directory.
 pub(crate) const SOCKET: &str = "shim.sock";
@@ -51,19 +51,57 @@ pub(crate) const SOCKET: &str = "shim.sock";
 /// How long a client may take over one frame; it would hold up the pod's logs.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Runs a shim for the sandbox directory `dir`; returns in the parent as soon as the shim has a process of its own.
-pub(crate) fn main(dir: &Path) -> ExitCode {
+/// The process that every shim is forked from. It reads sandbox directories from a socket, its standard input, and ends
+/// when the server that started it does; the shims go on.
+///
+/// Forking and not executing each time is quick, and what the dynamic linker has written into the pages of a large
+/// binary is there once for all shims.
+pub(crate) fn nursery() -> ExitCode {
     // SAFETY: marks descriptors as not inherited; none is closed, so no owner is surprised.
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    // SAFETY: this process has one thread, so the child may go on as if it were the parent.
-    match unsafe { nix::unistd::fork() } {
-        Ok(nix::unistd::ForkResult::Parent { .. }) => return ExitCode::SUCCESS,
-        Ok(nix::unistd::ForkResult::Child) => {}
-        Err(e) => {
-            println!("fork the shim: {e}");
-            return ExitCode::FAILURE;
+    // SAFETY: descriptor 0 is the socket that this process was started with, and nothing here reads standard input.
+    let server = unsafe { <UnixStream as std::os::fd::FromRawFd>::from_raw_fd(0) };
+    if let Err(e) = nix::unistd::setsid().map(drop).and_then(|()| prctl::set_name(c"knarr-nursery")) {
+        eprintln!("leave the server's session: {e}");
+        return ExitCode::FAILURE;
+    }
+    loop {
+        let (dir, fds) = match wire::receive::<PathBuf>(&server) {
+            Ok(Some(request)) => request,
+            Ok(None) => return ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("{e:#}");
+                return ExitCode::FAILURE;
+            }
+        };
+        match clone_process(0) {
+            Ok(Some(pid)) => {
+                drop(fds);
+                let _ = waitpid(Pid::from_raw(pid), None);
+            }
+            // The process in between ends at once, so that the shim belongs to nobody who could wait for it.
+            Ok(None) => match clone_process(0) {
+                Ok(None) => {
+                    std::mem::forget(server);
+                    return hatch(&dir, fds);
+                }
+                _ => return ExitCode::SUCCESS,
+            },
+            Err(e) => eprintln!("{e:#}"),
         }
     }
+}
+
+/// Becomes the shim of one sandbox.
+fn hatch(dir: &Path, fds: Vec<OwnedFd>) -> ExitCode {
+    let null = fs::File::open("/dev/null");
+    if let (Ok(null), [ready, log]) = (null, fds.as_slice()) {
+        for (fd, number) in [(null.as_raw_fd(), 0), (ready.as_raw_fd(), 1), (log.as_raw_fd(), 2)] {
+            // SAFETY: 0, 1 and 2 are the standard streams, which no object in this process owns.
+            unsafe { libc::dup2(fd, number) };
+        }
+    }
+    drop(fds);
     let shim = match Shim::new(dir) {
         Ok(shim) => shim,
         Err(e) => {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use isolation::{
-    ContainerSpec, Event, ExecSpec, Failure, Phase, Rootfs, SandboxSpec, Shim, User, capability,
+    ContainerSpec, Event, ExecSpec, Failure, Nursery, Phase, Rootfs, SandboxSpec, Shim, User, capability,
     cgroup::{Group, Hierarchies, Resources},
     read_event, recorded_exit,
     seccomp::Seccomp,
@@ -26,6 +26,7 @@ struct Pod {
     groups: Vec<Group>,
     shim: Shim,
     pid: i32,
+    _nursery: Nursery,
 }
 
 impl Pod {
@@ -48,9 +49,11 @@ impl Pod {
         }
         fs::create_dir(dir.path().join("pod")).unwrap();
         let spec = SandboxSpec { hostname: "box".into(), shm_size: 1 << 20, ..SandboxSpec::default() };
-        let (shim, pid) =
-            Shim::start(Path::new(env!("CARGO_BIN_EXE_pod-shim")), &dir.path().join("pod"), &spec).unwrap();
-        Self { dir, name, groups: Vec::new(), shim, pid }
+        let nursery = Nursery::start(Path::new(env!("CARGO_BIN_EXE_pod-shim"))).unwrap();
+        let begin = Instant::now();
+        let (shim, pid) = nursery.shim(&dir.path().join("pod"), &spec).unwrap();
+        println!("shim: {:?}", begin.elapsed());
+        Self { dir, name, groups: Vec::new(), shim, pid, _nursery: nursery }
     }
 
     fn spec(&mut self, id: &str, args: &[&str], resources: &Resources) -> ContainerSpec {

@@ -29,7 +29,8 @@ pub async fn serve(path: PathBuf, images: Arc<ImageStore>, stop: CancellationTok
         _ => {}
     }
     let listener = UnixListener::bind(&path).with_context(|| format!("listen on {}", path.display()))?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).with_context(|| format!("protect {}", path.display()))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("protect {}", path.display()))?;
     let mut connections = JoinSet::new();
     loop {
         let stream = tokio::select! {
@@ -50,7 +51,9 @@ pub async fn serve(path: PathBuf, images: Arc<ImageStore>, stop: CancellationTok
                 let images = images.clone();
                 async move { Ok::<_, std::convert::Infallible>(answer(request, images).await) }
             });
-            if let Err(error) = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+            if let Err(error) =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
+            {
                 tracing::debug!("control connection: {error}");
             }
         });
@@ -90,17 +93,28 @@ async fn perform(request: Request<hyper::body::Incoming>, images: Arc<ImageStore
 pub async fn ask(socket: &Path, method: Method, path: &str, body: &Value) -> Result<Option<Value>> {
     let stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
         Err(error) => return Err(error).with_context(|| format!("connect to {}", socket.display())),
     };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("speak to the server")?;
-    let request = Request::builder().method(method).uri(path).header(http::header::HOST, "knarr").body(Full::from(body.to_string()))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("speak to the server")?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, "knarr")
+        .body(Full::<Bytes>::from(body.to_string()))?;
     let exchange = async {
         let response = sender.send_request(request).await.context("ask the server")?;
         let status = response.status();
         let body = response.into_body().collect().await.context("read the server's answer")?.to_bytes();
         let value: Value = serde_json::from_slice(&body).context("read the server's answer")?;
-        if status.is_success() { Ok(Some(value)) } else { bail!("{}", value["error"].as_str().unwrap_or("the server refused")) }
+        if status.is_success() {
+            Ok(Some(value))
+        } else {
+            bail!("{}", value["error"].as_str().unwrap_or("the server refused"))
+        }
     };
     tokio::select! {
         answer = exchange => answer,

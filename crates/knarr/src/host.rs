@@ -53,7 +53,8 @@ pub fn listen(address: SocketAddr, what: &str, option: &str) -> Result<std::net:
     let listener = match std::net::TcpListener::bind(address) {
         Ok(listener) => listener,
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            let owner = port_owner(address.port()).map_or_else(|| "another process".to_owned(), |(pid, name)| format!("{name} (process {pid})"));
+            let owner = port_owner(address.port())
+                .map_or_else(|| "another process".to_owned(), |(pid, name)| format!("{name} (process {pid})"));
             bail!("{what} cannot listen on {address}: {owner} has the port. Stop it, or choose another with {option}");
         }
         Err(error) => return Err(error).with_context(|| format!("listen on {address} for {what}")),
@@ -70,7 +71,8 @@ fn port_owner(port: u16) -> Option<(u32, String)> {
         text.lines().skip(1).find_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let local = fields.get(1)?.rsplit(':').next()?;
-            (u16::from_str_radix(local, 16).ok()? == port && *fields.get(3)? == listening).then(|| (*fields.get(9).unwrap_or(&"")).to_owned())
+            (u16::from_str_radix(local, 16).ok()? == port && *fields.get(3)? == listening)
+                .then(|| (*fields.get(9).unwrap_or(&"")).to_owned())
         })
     })?;
     let wanted = PathBuf::from(format!("socket:[{inode}]"));
@@ -105,7 +107,9 @@ pub fn hold(data_dir: &Path) -> Result<Hold> {
         .with_context(|| format!("open {}", path.display()))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut file) => {
-            file.set_len(0).and_then(|()| writeln!(&mut *file, "{}", std::process::id())).with_context(|| format!("write {}", path.display()))?;
+            file.set_len(0)
+                .and_then(|()| writeln!(&mut *file, "{}", std::process::id()))
+                .with_context(|| format!("write {}", path.display()))?;
             Ok(Hold { _file: file })
         }
         Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {

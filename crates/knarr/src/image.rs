@@ -22,7 +22,8 @@ pub async fn run(command: ImageCommand) -> Result<()> {
             for file in files {
                 let path = std::fs::canonicalize(&file).with_context(|| format!("import {}", file.display()))?;
                 let body = json!({"path": path});
-                let imported = match control::ask(&dirs.control_socket(), Method::POST, "/images/import", &body).await? {
+                let imported = match control::ask(&dirs.control_socket(), Method::POST, "/images/import", &body).await?
+                {
                     Some(answer) => answer,
                     None => without_server(&dirs, move |images| import(images, &path)).await?,
                 };
@@ -41,11 +42,15 @@ pub async fn run(command: ImageCommand) -> Result<()> {
 }
 
 /// Opens the store while no server has it.
-async fn without_server(dirs: &Dirs, work: impl FnOnce(&Arc<ImageStore>) -> Result<Value> + Send + 'static) -> Result<Value> {
+async fn without_server(
+    dirs: &Dirs,
+    work: impl FnOnce(&Arc<ImageStore>) -> Result<Value> + Send + 'static,
+) -> Result<Value> {
     std::fs::create_dir_all(&dirs.data_dir).with_context(|| format!("make directory {}", dirs.data_dir.display()))?;
     let hold = host::hold(&dirs.data_dir)?;
     let root = dirs.images();
-    let done = tokio::task::spawn_blocking(move || work(&ImageStore::open(&root)?)).await.context("use the image store")?;
+    let done =
+        tokio::task::spawn_blocking(move || work(&ImageStore::open(&root)?)).await.context("use the image store")?;
     drop(hold);
     done
 }

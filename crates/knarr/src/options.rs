@@ -11,10 +11,12 @@ use clap::{Args, Parser, Subcommand};
 /// stop it, crash it or upgrade it, and the next start finds them running.
 #[derive(Debug, Parser)]
 #[command(name = "knarr", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "First steps:\n  knarr server                                       start; leave it running\n  \
+#[command(
+    after_help = "First steps:\n  knarr server                                       start; leave it running\n  \
     export KUBECONFIG=/var/lib/knarr/admin.kubeconfig  in another shell\n  \
     kubectl get nodes\n  knarr image import image.tar                       bring an image, from `docker save` or an OCI layout\n  \
-    knarr uninstall                                    stop all pods and remove every trace")]
+    knarr uninstall                                    stop all pods and remove every trace"
+)]
 pub struct Options {
     /// What to do.
     #[command(subcommand)]

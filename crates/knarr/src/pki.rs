@@ -71,7 +71,11 @@ impl Pki {
     /// # Errors
     /// When the directory cannot be read or written.
     pub fn ensure(dir: &Path, node: &str, hosts: &[String], now: i64) -> Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("make directory {}", dir.display()))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .with_context(|| format!("make directory {}", dir.display()))?;
         let (authority, issuer) = authority(dir, now)?;
         let node_name = format!("system:node:{node}");
         let server = [ExtendedKeyUsagePurpose::ServerAuth];
@@ -79,7 +83,13 @@ impl Pki {
         let leaf = |leaf: Leaf<'_>| ensure_leaf(dir, &issuer, &leaf, now);
         Ok(Self {
             api: leaf(Leaf { file: "apiserver", name: "kube-apiserver", groups: &[], hosts, usage: &server })?,
-            kubelet: leaf(Leaf { file: "kubelet", name: &node_name, groups: &["system:nodes"], hosts, usage: &server })?,
+            kubelet: leaf(Leaf {
+                file: "kubelet",
+                name: &node_name,
+                groups: &["system:nodes"],
+                hosts,
+                usage: &server,
+            })?,
             api_to_kubelet: leaf(Leaf {
                 file: "apiserver-kubelet-client",
                 name: API_TO_KUBELET,
@@ -87,7 +97,13 @@ impl Pki {
                 hosts: &[],
                 usage: &client,
             })?,
-            admin: leaf(Leaf { file: "admin", name: "kubernetes-admin", groups: &["system:masters"], hosts: &[], usage: &client })?,
+            admin: leaf(Leaf {
+                file: "admin",
+                name: "kubernetes-admin",
+                groups: &["system:masters"],
+                hosts: &[],
+                usage: &client,
+            })?,
             authority,
         })
     }
@@ -103,7 +119,8 @@ impl Pki {
     /// # Errors
     /// When a certificate or key cannot be used.
     pub fn api_tls(&self) -> Result<Arc<rustls::ServerConfig>> {
-        let verifier = WebPkiClientVerifier::builder(self.roots()?).allow_unauthenticated().build().context("verify clients")?;
+        let verifier =
+            WebPkiClientVerifier::builder(self.roots()?).allow_unauthenticated().build().context("verify clients")?;
         self.server(verifier, &self.api, &[b"h2", b"http/1.1"])
     }
 
@@ -159,10 +176,12 @@ fn paths(dir: &Path, file: &str) -> (PathBuf, PathBuf) {
 fn authority(dir: &Path, now: i64) -> Result<(String, Issuer<'static, KeyPair>)> {
     let (certificate_path, key_path) = paths(dir, "ca");
     if certificate_path.exists() && key_path.exists() {
-        let pem = fs::read_to_string(&certificate_path).with_context(|| format!("read {}", certificate_path.display()))?;
+        let pem =
+            fs::read_to_string(&certificate_path).with_context(|| format!("read {}", certificate_path.display()))?;
         let key = fs::read_to_string(&key_path).with_context(|| format!("read {}", key_path.display()))?;
         let key = KeyPair::from_pem(&key).with_context(|| format!("use key {}", key_path.display()))?;
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).with_context(|| format!("use authority {}", certificate_path.display()))?;
+        let issuer = Issuer::from_ca_cert_pem(&pem, key)
+            .with_context(|| format!("use authority {}", certificate_path.display()))?;
         return Ok((pem, issuer));
     }
     let key = KeyPair::generate().context("make the authority's key")?;
@@ -184,7 +203,8 @@ fn params(name: &str, groups: &[&str], now: i64, days: i64) -> Result<Certificat
     }
     params.distinguished_name = subject;
     let date = |seconds: i64| {
-        let t = jiff::Timestamp::from_second(seconds).context("a date of a certificate")?.to_zoned(jiff::tz::TimeZone::UTC);
+        let t =
+            jiff::Timestamp::from_second(seconds).context("a date of a certificate")?.to_zoned(jiff::tz::TimeZone::UTC);
         let (year, month, day) = (i32::from(t.year()), t.month().unsigned_abs(), t.day().unsigned_abs());
         Ok::<_, anyhow::Error>(rcgen::date_time_ymd(year, month, day))
     };
@@ -202,8 +222,9 @@ fn ensure_leaf(dir: &Path, issuer: &Issuer<'_, KeyPair>, leaf: &Leaf<'_>, now: i
     }
     let key = KeyPair::generate().with_context(|| format!("make the key of {}", leaf.file))?;
     let mut params = params(leaf.name, leaf.groups, now, LEAF_DAYS)?;
-    params.subject_alt_names =
-        CertificateParams::new(leaf.hosts.to_vec()).with_context(|| format!("name the hosts of {}", leaf.file))?.subject_alt_names;
+    params.subject_alt_names = CertificateParams::new(leaf.hosts.to_vec())
+        .with_context(|| format!("name the hosts of {}", leaf.file))?
+        .subject_alt_names;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     params.extended_key_usages = leaf.usage.to_vec();
     let pem = params.signed_by(&key, issuer).with_context(|| format!("sign the certificate of {}", leaf.file))?.pem();
@@ -273,7 +294,9 @@ mod tests {
         let late = Pki::ensure(dir.path(), "n", &hosts(&["localhost"]), now + 300 * DAY).expect("renewed");
         assert_ne!(late.admin.certificate, first.admin.certificate);
         assert_eq!(late.authority, first.authority);
-        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(dir.path().join("ca.key")).expect("there").permissions());
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &fs::metadata(dir.path().join("ca.key")).expect("there").permissions(),
+        );
         assert_eq!(mode & 0o777, 0o600);
     }
 }

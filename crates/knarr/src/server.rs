@@ -40,10 +40,8 @@ pub async fn run(options: ServerOptions) -> Result<()> {
     let hold = host::hold(&dirs.data_dir)?;
     let api_listener = host::listen(options.listen, "the API", "--listen")?;
     let kubelet_listener = host::listen(options.kubelet_listen, "the kubelet", "--kubelet-listen")?;
-    let stop = CancellationToken::new();
     let mut signals = Signals::new()?;
-    let started = start(&options, api_listener, kubelet_listener, &stop).await;
-    let outcome = match started {
+    let outcome = match start(&options, api_listener, kubelet_listener).await {
         Ok(mut running) => {
             let ended = tokio::select! {
                 name = signals.next() => {
@@ -63,7 +61,11 @@ pub async fn run(options: ServerOptions) -> Result<()> {
 
 fn make_directories(dirs: &Dirs) -> Result<()> {
     for dir in [&dirs.data_dir, &dirs.run_dir] {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("make directory {}", dir.display()))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .with_context(|| format!("make directory {}", dir.display()))?;
     }
     Ok(())
 }
@@ -105,7 +107,7 @@ impl Running {
             let name = part.name;
             Box::pin(async move { (name, part.tasks.join_next().await) })
         });
-        let ((name, outcome), ..) = futures_select_all(ends).await;
+        let ((name, outcome), ..) = futures::future::select_all(ends).await;
         match outcome {
             Some(Ok(Ok(()))) | None => anyhow::bail!("{name} has ended by itself"),
             Some(Ok(Err(error))) => Err(error.context(format!("{name} has failed"))),
@@ -131,25 +133,24 @@ impl Running {
     }
 }
 
-use futures::future::select_all as futures_select_all;
-
 async fn start(
     options: &ServerOptions,
     api_listener: std::net::TcpListener,
     kubelet_listener: std::net::TcpListener,
-    _stop: &CancellationToken,
 ) -> Result<Running> {
     let dirs = &options.dirs;
     let node = options.node_name.clone().map_or_else(host::node_name, Ok)?;
     let address = options.node_ip.unwrap_or_else(host::address);
     let pki = Pki::ensure(&dirs.data_dir.join("pki"), &node, &host_names(&node, address), clock::now().as_second())?;
     let port = options.listen.port();
-    let reach = if options.listen.ip().is_unspecified() { "127.0.0.1".to_owned() } else { options.listen.ip().to_string() };
+    let reach =
+        if options.listen.ip().is_unspecified() { "127.0.0.1".to_owned() } else { options.listen.ip().to_string() };
     write_private(&dirs.kubeconfig(), &kubeconfig::admin(&pki, &format!("https://{reach}:{port}")))?;
 
     let store_path = dirs.data_dir.join("store.redb");
     let store: Arc<dyn Store> = LogStore::open(RedbLog::open(&store_path)?)?;
-    let server = ApiServer::new(store.clone(), KubeletClient { tls: pki.to_kubelet_tls()? }, format!("{address}:{port}"));
+    let server =
+        ApiServer::new(store.clone(), KubeletClient { tls: pki.to_kubelet_tls()? }, format!("{address}:{port}"));
     let mut parts = Vec::new();
     let api_listener = TcpListener::from_std(api_listener).context("listen for the API")?;
     let tls = pki.api_tls()?;
@@ -161,11 +162,11 @@ async fn start(
     let (engine, images) = engine?;
     server.set_ready();
 
-    let engine_socket = dirs.run_dir.join("containerd.sock");
     let cri_socket = dirs.run_dir.join("cri.sock");
-    drop(engine_socket);
     let serving = engine.clone();
-    part(&mut parts, "the CRI socket", |stop| async move { serving.serve(&cri_socket, stop).await });
+    part(&mut parts, "the CRI socket", |stop| async move {
+        tokio::select! { () = stop.cancelled() => Ok(()), ended = serving.serve(&cri_socket) => ended }
+    });
     let control_socket = dirs.control_socket();
     part(&mut parts, "the control socket", |stop| control::serve(control_socket, images, stop));
 
@@ -225,8 +226,10 @@ where
 
 async fn start_engine(options: &ServerOptions, dirs: &Dirs) -> Result<(Arc<Engine>, Arc<ImageStore>)> {
     let root = dirs.images();
-    let images = tokio::task::spawn_blocking(move || ImageStore::open(&root)).await.context("open the image store")??;
-    let engine = Engine::start(engine_config(options, dirs), images.clone()).await.context("start the container engine")?;
+    let images =
+        tokio::task::spawn_blocking(move || ImageStore::open(&root)).await.context("open the image store")??;
+    let engine =
+        Engine::start(engine_config(options, dirs), images.clone()).await.context("start the container engine")?;
     Ok((engine, images))
 }
 

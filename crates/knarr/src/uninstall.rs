@@ -30,8 +30,10 @@ pub async fn run(options: UninstallOptions) -> Result<()> {
     fs::create_dir_all(&dirs.data_dir).with_context(|| format!("make directory {}", dirs.data_dir.display()))?;
     let hold = host::hold(&dirs.data_dir).context("stop the server first")?;
     let root = dirs.images();
-    let images = tokio::task::spawn_blocking(move || ImageStore::open(&root)).await.context("open the image store")??;
-    let engine = Engine::start(server::engine_config(&options.server, dirs), images).await.context("look for running pods")?;
+    let images =
+        tokio::task::spawn_blocking(move || ImageStore::open(&root)).await.context("open the image store")??;
+    let engine =
+        Engine::start(server::engine_config(&options.server, dirs), images).await.context("look for running pods")?;
     let mut problems = engine.remove_everything().await;
     drop((engine, hold));
     for dir in [&dirs.run_dir, &dirs.data_dir] {

@@ -41,7 +41,12 @@ impl Context {
     pub(crate) fn log_directory(&self, pod: &Pod) -> PathBuf {
         let part = |value: &Option<String>| value.clone().unwrap_or_default();
         let metadata = &pod.metadata;
-        self.config.logs_dir.join(format!("{}_{}_{}", part(&metadata.namespace), part(&metadata.name), part(&metadata.uid)))
+        self.config.logs_dir.join(format!(
+            "{}_{}_{}",
+            part(&metadata.namespace),
+            part(&metadata.name),
+            part(&metadata.uid)
+        ))
     }
 
     /// What the translation of a pod needs to know.
@@ -141,7 +146,8 @@ impl Context {
 }
 
 fn data_of(source: &Source, object: Value) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
-    let bytes = |map: Option<BTreeMap<String, ByteString>>| map.into_iter().flatten().map(|(key, value)| (key, value.0));
+    let bytes =
+        |map: Option<BTreeMap<String, ByteString>>| map.into_iter().flatten().map(|(key, value)| (key, value.0));
     Ok(match source {
         Source::ConfigMap(_) => {
             let map: ConfigMap = serde_json::from_value(object)?;

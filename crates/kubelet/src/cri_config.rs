@@ -68,7 +68,8 @@ pub fn cgroup_parent(pod: &Pod, root: &str) -> String {
 fn namespaces(pod: &Pod) -> v1::NamespaceOption {
     let spec = pod.spec.clone().unwrap_or_default();
     let node_or = |on: Option<bool>, other: v1::NamespaceMode| if on == Some(true) { v1::NamespaceMode::Node } else { other } as i32;
-    let pid = if spec.share_process_namespace == Some(true) { v1::NamespaceMode::Pod } else { v1::NamespaceMode::Container };
+    let pid =
+        if spec.share_process_namespace == Some(true) { v1::NamespaceMode::Pod } else { v1::NamespaceMode::Container };
     v1::NamespaceOption {
         network: node_or(spec.host_network, v1::NamespaceMode::Pod),
         pid: node_or(spec.host_pid, pid),
@@ -146,7 +147,8 @@ pub fn sandbox(pod: &Pod, attempt: u32, around: &Surroundings) -> v1::PodSandbox
     let privileged = all().any(|c| c.security_context.as_ref().and_then(|s| s.privileged) == Some(true));
     let mut labels: HashMap<String, String> = pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
     labels.extend(pod_labels(pod));
-    let mut annotations: HashMap<String, String> = pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect();
+    let mut annotations: HashMap<String, String> =
+        pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect();
     annotations.insert(GRACE.to_owned(), grace(pod).to_string());
     v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
@@ -169,10 +171,18 @@ pub fn sandbox(pod: &Pod, attempt: u32, around: &Surroundings) -> v1::PodSandbox
                 run_as_group: security.run_as_user.and(security.run_as_group).map(|value| v1::Int64Value { value }),
                 supplemental_groups: groups(pod),
                 privileged,
-                seccomp: Some(v1::SecurityProfile { profile_type: v1::security_profile::ProfileType::RuntimeDefault as i32, ..Default::default() }),
+                seccomp: Some(v1::SecurityProfile {
+                    profile_type: v1::security_profile::ProfileType::RuntimeDefault as i32,
+                    ..Default::default()
+                }),
                 ..v1::LinuxSandboxSecurityContext::default()
             }),
-            sysctls: security.sysctls.unwrap_or_default().into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
+            sysctls: security
+                .sysctls
+                .unwrap_or_default()
+                .into_iter()
+                .map(|sysctl| (sysctl.name, sysctl.value))
+                .collect(),
             ..v1::LinuxPodSandboxConfig::default()
         }),
         ..v1::PodSandboxConfig::default()
@@ -199,7 +209,10 @@ pub struct Prepared {
     pub message_path: String,
 }
 
-fn amount(map: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>, key: &str) -> Option<Quantity> {
+fn amount(
+    map: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
+    key: &str,
+) -> Option<Quantity> {
     map?.get(key)?.0.parse().ok()
 }
 
@@ -247,8 +260,17 @@ fn seccomp(own: Option<&SeccompProfile>, pods: Option<&SeccompProfile>) -> v1::S
 }
 
 const MASKED: [&str; 11] = [
-    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
@@ -311,7 +333,10 @@ pub fn container(pod: &Pod, container: &Container, prepared: &Prepared, around: 
                 masked_paths: paths(&MASKED),
                 readonly_paths: paths(&READ_ONLY),
                 seccomp: Some(if privileged {
-                    v1::SecurityProfile { profile_type: v1::security_profile::ProfileType::Unconfined as i32, ..Default::default() }
+                    v1::SecurityProfile {
+                        profile_type: v1::security_profile::ProfileType::Unconfined as i32,
+                        ..Default::default()
+                    }
                 } else {
                     seccomp(security.seccomp_profile.as_ref(), pod_security.seccomp_profile.as_ref())
                 }),
@@ -339,7 +364,11 @@ pub fn hosts_file(pod: &Pod, ip: &str) -> String {
     let aliases = pod.spec.as_ref().and_then(|spec| spec.host_aliases.clone()).unwrap_or_default();
     if !aliases.is_empty() {
         lines.push("\n# Entries added by HostAliases.".to_owned());
-        lines.extend(aliases.iter().map(|alias| format!("{}\t{}", alias.ip, alias.hostnames.clone().unwrap_or_default().join("\t"))));
+        lines.extend(
+            aliases
+                .iter()
+                .map(|alias| format!("{}\t{}", alias.ip, alias.hostnames.clone().unwrap_or_default().join("\t"))),
+        );
     }
     lines.join("\n") + "\n"
 }

@@ -86,7 +86,12 @@ pub fn sources_of(container: &Container) -> BTreeSet<Source> {
 }
 
 /// The environment, in order; a later definition of a name replaces the earlier one. An error is a sentence for people.
-pub fn environment(pod: &Pod, container: &Container, sources: &Sources, facts: &Facts) -> Result<Vec<(String, String)>, String> {
+pub fn environment(
+    pod: &Pod,
+    container: &Container,
+    sources: &Sources,
+    facts: &Facts,
+) -> Result<Vec<(String, String)>, String> {
     let mut values: Vec<(String, String)> = Vec::new();
     fn set(values: &mut Vec<(String, String)>, name: &str, value: String) {
         match values.iter_mut().find(|(known, _)| known == name) {
@@ -121,7 +126,9 @@ pub fn environment(pod: &Pod, container: &Container, sources: &Sources, facts: &
                     let (source, key, optional) = match (&from.config_map_key_ref, &from.secret_key_ref) {
                         (Some(r), _) => (Source::ConfigMap(r.name.clone()), &r.key, r.optional),
                         (None, Some(r)) => (Source::Secret(r.name.clone()), &r.key, r.optional),
-                        (None, None) => return Err(format!("environment variable {} has an unsupported source", var.name)),
+                        (None, None) => {
+                            return Err(format!("environment variable {} has an unsupported source", var.name));
+                        }
                     };
                     let optional = optional.unwrap_or(false);
                     match data(&source, optional)?.and_then(|data| data.get(key)) {
@@ -134,7 +141,8 @@ pub fn environment(pod: &Pod, container: &Container, sources: &Sources, facts: &
                 }
             }
             (value, _) => {
-                let lookup = |name: &str| values.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+                let lookup =
+                    |name: &str| values.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
                 expand(value.as_deref().unwrap_or_default(), lookup)
             }
         };
@@ -180,7 +188,12 @@ pub fn field_value(pod: &Pod, field: &ObjectFieldSelector, facts: &Facts) -> Res
 }
 
 /// A request or limit of a container, divided by the divisor and rounded up.
-pub fn resource_value(pod: &Pod, own: &Container, field: &ResourceFieldSelector, facts: &Facts) -> Result<String, String> {
+pub fn resource_value(
+    pod: &Pod,
+    own: &Container,
+    field: &ResourceFieldSelector,
+    facts: &Facts,
+) -> Result<String, String> {
     let container = match field.container_name.as_deref() {
         None | Some("") => own,
         Some(name) => find_container(pod, name).ok_or_else(|| format!("container {name} not found"))?,

@@ -80,7 +80,10 @@ impl Reader {
         let content = parts.next().unwrap_or_default();
         let partial = tags.split(|byte| *byte == b':').next() == Some(b"P");
         let old = self.options.since.is_some_and(|since| {
-            std::str::from_utf8(time).ok().and_then(|time| time.parse::<Timestamp>().ok()).is_some_and(|time| time < since)
+            std::str::from_utf8(time)
+                .ok()
+                .and_then(|time| time.parse::<Timestamp>().ok())
+                .is_some_and(|time| time < since)
         });
         if !old {
             if self.options.timestamps && !self.inside_line {
@@ -124,7 +127,12 @@ pub fn tail(file: &mut File, count: usize) -> io::Result<u64> {
 
 /// Reads a log into `send` until its end; with `follow`, until `ended` says that nothing will be added. `send` returns
 /// false when nobody listens any more.
-pub async fn read<F, S>(path: &Path, options: Options, mut ended: impl FnMut() -> F, mut send: impl FnMut(Vec<u8>) -> S) -> anyhow::Result<()>
+pub async fn read<F, S>(
+    path: &Path,
+    options: Options,
+    mut ended: impl FnMut() -> F,
+    mut send: impl FnMut(Vec<u8>) -> S,
+) -> anyhow::Result<()>
 where
     F: Future<Output = bool>,
     S: Future<Output = bool>,
@@ -168,7 +176,10 @@ where
 /// Watches a file. The queue of events is read like a pipe: only that something came matters.
 fn watch(path: &Path) -> anyhow::Result<pipe::Receiver> {
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).context("watch the log")?;
-    let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_ATTRIB;
+    let flags = AddWatchFlags::IN_MODIFY
+        | AddWatchFlags::IN_CLOSE_WRITE
+        | AddWatchFlags::IN_DELETE_SELF
+        | AddWatchFlags::IN_ATTRIB;
     inotify.add_watch(path, flags).context("watch the log")?;
     let queue = inotify.as_fd().try_clone_to_owned().context("watch the log")?;
     pipe::Receiver::from_owned_fd_unchecked(queue).context("watch the log")

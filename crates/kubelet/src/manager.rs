@@ -122,7 +122,13 @@ pub(crate) async fn run(
     Ok(())
 }
 
-fn dispatch(context: &Arc<Context>, workers: &Workers, tasks: &TaskTracker, wanted: Wanted, cancel: &CancellationToken) {
+fn dispatch(
+    context: &Arc<Context>,
+    workers: &Workers,
+    tasks: &TaskTracker,
+    wanted: Wanted,
+    cancel: &CancellationToken,
+) {
     let uid = wanted.pod.metadata.uid.clone().unwrap_or_default();
     workers.with(|entries| {
         if let Some(entry) = entries.get(&uid) {
@@ -157,8 +163,15 @@ async fn supervise(
             }
             Ok(false) => return,
             Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-                tracing::error!(pod = uid, "the pod's worker panicked and is started again: {}", text.unwrap_or("no message"));
+                let text = panic
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| panic.downcast_ref::<&str>().copied());
+                tracing::error!(
+                    pod = uid,
+                    "the pod's worker panicked and is started again: {}",
+                    text.unwrap_or("no message")
+                );
                 tokio::select! {
                     () = cancel.cancelled() => return,
                     () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -234,10 +247,11 @@ async fn end_orphan(context: &Context, sandbox: v1::PodSandbox) -> anyhow::Resul
     let timeout = sandbox.annotations.get(GRACE).and_then(|grace| grace.parse().ok()).unwrap_or(ORPHAN_GRACE);
     let filter = v1::ContainerFilter { pod_sandbox_id: sandbox.id.clone(), ..v1::ContainerFilter::default() };
     let listed = cri.list_containers(v1::ListContainersRequest { filter: Some(filter) }).await?.containers;
-    let stops = listed.into_iter().filter(|found| found.state == v1::ContainerState::ContainerRunning as i32).map(|found| {
-        let cri = cri.clone();
-        async move { cri.stop_container(v1::StopContainerRequest { container_id: found.id, timeout }).await }
-    });
+    let stops =
+        listed.into_iter().filter(|found| found.state == v1::ContainerState::ContainerRunning as i32).map(|found| {
+            let cri = cri.clone();
+            async move { cri.stop_container(v1::StopContainerRequest { container_id: found.id, timeout }).await }
+        });
     futures::future::try_join_all(stops).await?;
     cri.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: sandbox.id.clone() }).await?;
     cri.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id: sandbox.id.clone() }).await?;

@@ -151,7 +151,8 @@ async fn keep_status(context: &Context, written: &mut Option<(Value, Timestamp)>
         }
         Err(error) => return Err(error).context("read the node"),
     };
-    let missing = labels.as_object().into_iter().flatten().any(|(key, value)| shown["metadata"]["labels"][key] != *value);
+    let missing =
+        labels.as_object().into_iter().flatten().any(|(key, value)| shown["metadata"]["labels"][key] != *value);
     if missing {
         let patch = json!({ "metadata": { "labels": labels } });
         api.patch(None, name, "", Patch::Merge, &patch).await.context("label the node")?;
@@ -190,14 +191,15 @@ async fn facts(context: &Context) -> Value {
         Ok(version) => format!("{}://{}", version.runtime_name, version.runtime_version),
         Err(_) => "knarr://unknown".to_owned(),
     };
-    let condition = |kind: &str, holds: bool, reason: &str, message: &str| {
-        json!({ "type": kind, "status": if holds { "True" } else { "False" }, "reason": reason, "message": message })
-    };
+    let condition = |kind: &str, holds: bool, reason: &str, message: &str| json!({ "type": kind, "status": if holds { "True" } else { "False" }, "reason": reason, "message": message });
     let ready = match cri.status(v1::StatusRequest { verbose: false }).await {
         Ok(answer) => {
             let conditions = answer.status.unwrap_or_default().conditions;
-            let unmet: Vec<String> =
-                conditions.iter().filter(|c| !c.status).map(|c| format!("{}: {} {}", c.r#type, c.reason, c.message)).collect();
+            let unmet: Vec<String> = conditions
+                .iter()
+                .filter(|c| !c.status)
+                .map(|c| format!("{}: {} {}", c.r#type, c.reason, c.message))
+                .collect();
             if unmet.is_empty() {
                 condition("Ready", true, "KubeletReady", "kubelet is posting ready status")
             } else {
@@ -222,8 +224,20 @@ async fn facts(context: &Context) -> Value {
         let message = format!("kubelet has {} {thing}", if on { "insufficient" } else { "sufficient" });
         condition(kind, on, if on { yes } else { no }, &message)
     };
-    let disk = pressure("DiskPressure", disk_low, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", "disk space available");
-    let memory = pressure("MemoryPressure", memory_low, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory", "memory available");
+    let disk = pressure(
+        "DiskPressure",
+        disk_low,
+        "KubeletHasDiskPressure",
+        "KubeletHasNoDiskPressure",
+        "disk space available",
+    );
+    let memory = pressure(
+        "MemoryPressure",
+        memory_low,
+        "KubeletHasInsufficientMemory",
+        "KubeletHasSufficientMemory",
+        "memory available",
+    );
     let pids = pressure("PIDPressure", false, "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "PID available");
     // Rounded, so that a growing disk image does not make the node look changed at each look.
     let disk_kibi = disk_total / 1024;

@@ -107,7 +107,8 @@ pub fn plan_pod(pod: &Pod, runtime: &Runtime, memory: &Memory, gone: bool, now: 
                     plan.steps.push(kill(container.id.clone(), &container.name, grace(pod), why));
                 }
             }
-            if !plan.steps.iter().all(|step| matches!(step, Step::RemoveContainer { .. } | Step::RemoveSandbox { .. })) {
+            if !plan.steps.iter().all(|step| matches!(step, Step::RemoveContainer { .. } | Step::RemoveSandbox { .. }))
+            {
                 return plan;
             }
             sandbox_next(dead.attempt + 1, memory, now, &mut plan);
@@ -131,11 +132,9 @@ pub fn plan_pod(pod: &Pod, runtime: &Runtime, memory: &Memory, gone: bool, now: 
         }
         match memory.starts.get(&container.name) {
             Some(failure) if failure.until > now => plan.wake_at(failure.until),
-            _ => plan.steps.push(Step::Start {
-                container: container.name.clone(),
-                attempt,
-                sandbox: sandbox.id.clone(),
-            }),
+            _ => {
+                plan.steps.push(Step::Start { container: container.name.clone(), attempt, sandbox: sandbox.id.clone() })
+            }
         }
     }
     plan

@@ -168,8 +168,9 @@ mod tests {
         let timing = Timing::of(&Probe { success_threshold: Some(2), ..Probe::default() });
         assert_eq!((timing.period.as_secs(), timing.timeout.as_secs(), timing.failures), (10, 1, 3));
         let mut streak = Streak::default();
-        let verdicts: Vec<Option<bool>> =
-            [true, true, false, false, true, false, false, false, true, true].map(|good| streak.count(good, &timing)).to_vec();
+        let verdicts: Vec<Option<bool>> = [true, true, false, false, true, false, false, false, true, true]
+            .map(|good| streak.count(good, &timing))
+            .to_vec();
         let (yes, no) = (Some(true), Some(false));
         assert_eq!(verdicts, [None, yes, None, None, None, None, None, no, None, yes]);
     }

@@ -55,7 +55,8 @@ impl Probers {
             if plain_init {
                 continue;
             }
-            let started = container.startup_probe.is_none() || memory.probes.get(&state.id).is_some_and(|results| results.started);
+            let started = container.startup_probe.is_none()
+                || memory.probes.get(&state.id).is_some_and(|results| results.started);
             let wanted = [
                 (Kind::Startup, &container.startup_probe, !started && !leaving),
                 (Kind::Readiness, &container.readiness_probe, started),
@@ -66,7 +67,16 @@ impl Probers {
                 match (probe, on) {
                     (Some(probe), true) if !self.running.contains_key(&key) => {
                         self.names.insert(state.id.clone(), state.name.clone());
-                        let asking = ask_on(self.context.clone(), pod.clone(), runtime, state, container, kind, probe, self.verdicts.clone());
+                        let asking = ask_on(
+                            self.context.clone(),
+                            pod.clone(),
+                            runtime,
+                            state,
+                            container,
+                            kind,
+                            probe,
+                            self.verdicts.clone(),
+                        );
                         self.running.insert(key, self.tasks.spawn(asking));
                     }
                     (_, false) => {
@@ -95,7 +105,11 @@ fn ask_on(
     let timing = Timing::of(probe);
     let (id, container, probe) = (state.id.clone(), container.clone(), probe.clone());
     let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
-    let pod_ip = runtime.sandboxes.iter().find(|sandbox| sandbox.id == state.sandbox).and_then(|sandbox| sandbox.ips.first().cloned());
+    let pod_ip = runtime
+        .sandboxes
+        .iter()
+        .find(|sandbox| sandbox.id == state.sandbox)
+        .and_then(|sandbox| sandbox.ips.first().cloned());
     let pod_ip = pod_ip.filter(|_| !host_network).unwrap_or_else(|| context.host.ip.clone());
     let began = state.started;
     async move {
@@ -108,7 +122,8 @@ fn ask_on(
         let mut told = None;
         loop {
             ticks.tick().await;
-            let answer = tokio::time::timeout(timing.timeout, once(&context, &container, &probe, &id, &pod_ip, timing)).await;
+            let answer =
+                tokio::time::timeout(timing.timeout, once(&context, &container, &probe, &id, &pod_ip, timing)).await;
             let good = match answer {
                 Ok(Ok(())) => true,
                 Ok(Err(error)) => {
@@ -117,7 +132,8 @@ fn ask_on(
                     false
                 }
                 Err(_) => {
-                    let message = format!("{} probe failed: timeout after {} s", kind.as_str(), timing.timeout.as_secs());
+                    let message =
+                        format!("{} probe failed: timeout after {} s", kind.as_str(), timing.timeout.as_secs());
                     context.event(&pod, Some(&container.name), Warning, "Unhealthy", &message);
                     false
                 }
@@ -134,7 +150,14 @@ fn ask_on(
     }
 }
 
-async fn once(context: &Context, container: &Container, probe: &Probe, id: &str, pod_ip: &str, timing: Timing) -> anyhow::Result<()> {
+async fn once(
+    context: &Context,
+    container: &Container,
+    probe: &Probe,
+    id: &str,
+    pod_ip: &str,
+    timing: Timing,
+) -> anyhow::Result<()> {
     if let Some(exec) = &probe.exec {
         let seconds = i64::try_from(timing.timeout.as_secs()).unwrap_or(i64::MAX);
         exec_sync(context, id, exec.command.clone().unwrap_or_default(), seconds).await

@@ -50,9 +50,11 @@ pub fn policy(container: &Container) -> Policy {
 /// Credentials for an image's registry from `kubernetes.io/dockerconfigjson` secrets.
 pub fn credentials(image: &str, configs: &[Value]) -> Option<v1::AuthConfig> {
     let first = image.split('/').next().unwrap_or_default();
-    let registry = if image.contains('/') && (first.contains(['.', ':']) || first == "localhost") { first } else { "docker.io" };
+    let registry =
+        if image.contains('/') && (first.contains(['.', ':']) || first == "localhost") { first } else { "docker.io" };
     let matches = |key: &str| {
-        let host = key.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or_default();
+        let host =
+            key.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or_default();
         host == registry || (registry == "docker.io" && matches!(host, "index.docker.io" | "registry-1.docker.io"))
     };
     let entries = configs.iter().filter_map(|config| config["auths"].as_object()).flatten();
@@ -90,7 +92,8 @@ impl Pull<'_> {
     pub(crate) async fn run(self, now: impl Fn() -> Timestamp, mut note: impl FnMut(Note)) -> ImageProgress {
         let image = self.container.image.clone().unwrap_or_default();
         let policy = policy(self.container);
-        let spec = v1::ImageSpec { image: image.clone(), user_specified_image: image.clone(), ..v1::ImageSpec::default() };
+        let spec =
+            v1::ImageSpec { image: image.clone(), user_specified_image: image.clone(), ..v1::ImageSpec::default() };
         let here = match self.here(&spec).await {
             Ok(here) => here,
             Err(status) => {
@@ -120,8 +123,18 @@ impl Pull<'_> {
                 match self.cri.pull_image(request).await {
                     Ok(answer) => {
                         let took = now().duration_since(started).as_millis();
-                        let size = self.size(&spec).await.map(|size| format!(" Image size: {size} bytes.")).unwrap_or_default();
-                        note((false, "Pulled", format!("Successfully pulled image {image:?} in {took}ms ({took}ms including waiting).{size}")));
+                        let size = self
+                            .size(&spec)
+                            .await
+                            .map(|size| format!(" Image size: {size} bytes."))
+                            .unwrap_or_default();
+                        note((
+                            false,
+                            "Pulled",
+                            format!(
+                                "Successfully pulled image {image:?} in {took}ms ({took}ms including waiting).{size}"
+                            ),
+                        ));
                         ImageProgress::Ready(answer.image_ref)
                     }
                     Err(status) if status.code() == Code::Unavailable && here.is_some() => {
@@ -192,7 +205,8 @@ mod tests {
             "https://index.docker.io/v1/": { "username": "hub" },
             "r.example:5000": { "auth": "eDp5" }
         } });
-        let user = |image: &str| credentials(image, std::slice::from_ref(&config)).map(|auth| auth.username + &auth.auth);
+        let user =
+            |image: &str| credentials(image, std::slice::from_ref(&config)).map(|auth| auth.username + &auth.auth);
         assert_eq!(user("nginx").as_deref(), Some("hub"));
         assert_eq!(user("team/app").as_deref(), Some("hub"));
         assert_eq!(user("r.example:5000/x").as_deref(), Some("eDp5"));

@@ -104,7 +104,12 @@ impl Query {
             percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
         };
         let pairs = raw.split('&').filter(|pair| !pair.is_empty());
-        Query(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(key, value)| (decode(key), decode(value))).collect())
+        Query(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(key, value)| (decode(key), decode(value)))
+                .collect(),
+        )
     }
 
     fn one(&self, key: &str) -> Option<&str> {
@@ -159,7 +164,9 @@ impl Server {
     }
 
     async fn find(&self, namespace: &str, name: &str) -> Result<(Arc<Pod>, Runtime), Answer> {
-        let is_it = |pod: &Arc<Pod>| pod.metadata.namespace.as_deref() == Some(namespace) && pod.metadata.name.as_deref() == Some(name);
+        let is_it = |pod: &Arc<Pod>| {
+            pod.metadata.namespace.as_deref() == Some(namespace) && pod.metadata.name.as_deref() == Some(name)
+        };
         let pod = (self.pods)().into_iter().find(is_it);
         let pod = pod.ok_or_else(|| say(StatusCode::NOT_FOUND, format!("pod \"{name}\" not found")))?;
         let uid = pod.metadata.uid.clone().unwrap_or_default();
@@ -186,11 +193,17 @@ impl Server {
         };
         let started = |state: &&ContainerState| state.stage != Stage::Created;
         let state = if query.on(&["previous"]) {
-            let missing = || say(StatusCode::BAD_REQUEST, format!("previous terminated container \"{container}\" in pod \"{name}\" not found"));
+            let missing = || {
+                say(
+                    StatusCode::BAD_REQUEST,
+                    format!("previous terminated container \"{container}\" in pod \"{name}\" not found"),
+                )
+            };
             runtime.previous(container).filter(started).ok_or_else(missing)?
         } else {
             let missing = || {
-                let message = format!("container \"{container}\" in pod \"{name}\" is waiting to start: ContainerCreating");
+                let message =
+                    format!("container \"{container}\" in pod \"{name}\" is waiting to start: ContainerCreating");
                 say(StatusCode::BAD_REQUEST, message)
             };
             runtime.latest(container).filter(started).ok_or_else(missing)?
@@ -238,28 +251,52 @@ impl Server {
     ) -> Result<Answer, Answer> {
         let (pod, runtime) = self.find(namespace, name).await?;
         let state = runtime.latest(container).filter(|state| state.stage == Stage::Running);
-        let state = state.ok_or_else(|| say(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))?;
+        let state =
+            state.ok_or_else(|| say(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))?;
         let (stdin, stdout) = (query.on(&["input", "stdin"]), query.on(&["output", "stdout"]));
         let (stderr, tty) = (query.on(&["error", "stderr"]), query.on(&["tty"]));
         let cri = self.context.cri.clone();
         let url = if what == "exec" {
             let cmd = query.all("command");
-            let wanted = v1::ExecRequest { container_id: state.id.clone(), cmd, tty, stdin, stdout, stderr: stderr && !tty, ..Default::default() };
+            let wanted = v1::ExecRequest {
+                container_id: state.id.clone(),
+                cmd,
+                tty,
+                stdin,
+                stdout,
+                stderr: stderr && !tty,
+                ..Default::default()
+            };
             cri.exec(wanted).await.map(|answer| answer.url)
         } else {
             // Whether there is a terminal is up to the container, not to who looks at it.
             let tty = crate::view::container(&pod, container).and_then(|container| container.tty).unwrap_or(false);
-            let wanted = v1::AttachRequest { container_id: state.id.clone(), tty, stdin, stdout, stderr: stderr && !tty, ..Default::default() };
+            let wanted = v1::AttachRequest {
+                container_id: state.id.clone(),
+                tty,
+                stdin,
+                stdout,
+                stderr: stderr && !tty,
+                ..Default::default()
+            };
             cri.attach(wanted).await.map(|answer| answer.url)
         };
         self.pass(url, request).await
     }
 
-    async fn port_forward(&self, namespace: &str, name: &str, query: &Query, request: Request<Incoming>) -> Result<Answer, Answer> {
+    async fn port_forward(
+        &self,
+        namespace: &str,
+        name: &str,
+        query: &Query,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Answer> {
         let (_, runtime) = self.find(namespace, name).await?;
         let sandbox = runtime.ready_sandbox();
-        let sandbox = sandbox.ok_or_else(|| say(StatusCode::NOT_FOUND, format!("pod \"{name}\" has no running sandbox")))?;
-        let ports = query.all("port").iter().flat_map(|ports| ports.split(',')).filter_map(|port| port.parse().ok()).collect();
+        let sandbox =
+            sandbox.ok_or_else(|| say(StatusCode::NOT_FOUND, format!("pod \"{name}\" has no running sandbox")))?;
+        let ports =
+            query.all("port").iter().flat_map(|ports| ports.split(',')).filter_map(|port| port.parse().ok()).collect();
         let wanted = v1::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port: ports };
         let url = self.context.cri.port_forward(wanted).await.map(|answer| answer.url);
         self.pass(url, request).await
@@ -297,7 +334,11 @@ impl Server {
     }
 
     /// Repeats a request at the streaming server's address.
-    async fn knock(&self, url: &str, request: &Request<Incoming>) -> anyhow::Result<(Response<Incoming>, http::HeaderMap)> {
+    async fn knock(
+        &self,
+        url: &str,
+        request: &Request<Incoming>,
+    ) -> anyhow::Result<(Response<Incoming>, http::HeaderMap)> {
         let url: http::Uri = url.parse().context("read the address of the streaming server")?;
         let authority = url.authority().ok_or_else(|| anyhow!("the streaming server has no address"))?.clone();
         let port = authority.port_u16().unwrap_or(80);

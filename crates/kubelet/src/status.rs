@@ -123,10 +123,18 @@ pub struct Host {
 
 /// The whole status that the pod should show now. `previous` is the status it shows: times of conditions that did not
 /// change are kept, and so are conditions that belong to others.
-pub fn status_of(pod: &Pod, runtime: &Runtime, memory: &Memory, previous: &Value, host: &Host, now: Timestamp) -> Value {
+pub fn status_of(
+    pod: &Pod,
+    runtime: &Runtime,
+    memory: &Memory,
+    previous: &Value,
+    host: &Host,
+    now: Timestamp,
+) -> Value {
     let phase = phase(pod, runtime, memory);
     let spec = pod.spec.as_ref();
-    let container_status = |container: &Container, init: bool| container_status(pod, container, init, runtime, memory, now);
+    let container_status =
+        |container: &Container, init: bool| container_status(pod, container, init, runtime, memory, now);
     let inits: Vec<Value> = init_containers(pod).iter().map(|container| container_status(container, true)).collect();
     let mains: Vec<Value> = main_containers(pod).iter().map(|container| container_status(container, false)).collect();
     let mut status = json!({
@@ -178,7 +186,9 @@ fn container_status(
 ) -> Value {
     let latest = runtime.latest(&container.name).filter(|state| state.stage != Stage::Created);
     let previous = match latest {
-        Some(latest) => runtime.containers.iter().find(|state| state.name == container.name && state.attempt < latest.attempt),
+        Some(latest) => {
+            runtime.containers.iter().find(|state| state.name == container.name && state.attempt < latest.attempt)
+        }
         None => None,
     };
     let image = container.image.clone().unwrap_or_default();
@@ -209,7 +219,8 @@ fn container_status(
             status["ready"] = json!(ready && (!init || is_sidecar(container)));
         }
         Some(state) => {
-            let next = waiting(container, memory, Some(state), pod, now).filter(|_| will_restart(pod, container, init, state, memory, runtime));
+            let next = waiting(container, memory, Some(state), pod, now)
+                .filter(|_| will_restart(pod, container, init, state, memory, runtime));
             match next {
                 Some(waiting) => {
                     status["lastState"] = json!({ "terminated": terminated(state) });
@@ -221,12 +232,15 @@ fn container_status(
             status["ready"] = json!(init && !is_sidecar(container) && state.exit_code == 0);
         }
         None => {
-            let gone = pod.metadata.deletion_timestamp.is_some() || matches!(phase(pod, runtime, memory), Phase::Failed | Phase::Succeeded);
+            let gone = pod.metadata.deletion_timestamp.is_some()
+                || matches!(phase(pod, runtime, memory), Phase::Failed | Phase::Succeeded);
             // What the runtime has forgotten, the status remembers.
             let remembered = known.and_then(|known| known.state.as_ref()?.terminated.as_ref()).filter(|_| gone);
             status["state"] = match remembered {
                 Some(terminated) => json!({ "terminated": terminated }),
-                None => json!({ "waiting": waiting(container, memory, None, pod, now).unwrap_or_else(|| creating(pod, init, runtime)) }),
+                None => {
+                    json!({ "waiting": waiting(container, memory, None, pod, now).unwrap_or_else(|| creating(pod, init, runtime)) })
+                }
             };
         }
     }
@@ -239,23 +253,39 @@ fn known_status<'a>(pod: &'a Pod, name: &str) -> Option<&'a k8s_openapi::api::co
     lists.into_iter().flatten().flatten().find(|status| status.name == name)
 }
 
-fn will_restart(pod: &Pod, container: &Container, init: bool, state: &ContainerState, memory: &Memory, runtime: &Runtime) -> bool {
-    let ending = pod.metadata.deletion_timestamp.is_some() || matches!(phase(pod, runtime, memory), Phase::Failed | Phase::Succeeded);
+fn will_restart(
+    pod: &Pod,
+    container: &Container,
+    init: bool,
+    state: &ContainerState,
+    memory: &Memory,
+    runtime: &Runtime,
+) -> bool {
+    let ending = pod.metadata.deletion_timestamp.is_some()
+        || matches!(phase(pod, runtime, memory), Phase::Failed | Phase::Succeeded);
     let done = init && !is_sidecar(container) && state.exit_code == 0;
     !ending && !done && restarts(pod, container, state.exit_code)
 }
 
 fn creating(pod: &Pod, init: bool, runtime: &Runtime) -> Value {
-    let inits_done = init_containers(pod)
-        .iter()
-        .all(|container| runtime.latest(&container.name).is_some_and(|state| is_sidecar(container) || (state.is_dead() && state.exit_code == 0)));
+    let inits_done = init_containers(pod).iter().all(|container| {
+        runtime
+            .latest(&container.name)
+            .is_some_and(|state| is_sidecar(container) || (state.is_dead() && state.exit_code == 0))
+    });
     // Main containers behind init containers, and init containers themselves, wait for their turn.
     let reason = if init || !inits_done { "PodInitializing" } else { "ContainerCreating" };
     json!({ "reason": reason })
 }
 
 /// Why a container does not run, where there is more to say than "soon".
-fn waiting(container: &Container, memory: &Memory, dead: Option<&ContainerState>, pod: &Pod, now: Timestamp) -> Option<Value> {
+fn waiting(
+    container: &Container,
+    memory: &Memory,
+    dead: Option<&ContainerState>,
+    pod: &Pod,
+    now: Timestamp,
+) -> Option<Value> {
     let say = |failure: &Failure| Some(json!({ "reason": failure.reason, "message": failure.message }));
     if let Some(ImageProgress::Failed(failure)) = memory.images.get(&container.name) {
         if shows_error(failure, now) {
@@ -322,27 +352,48 @@ fn conditions(pod: &Pod, runtime: &Runtime, phase: Phase, status: &Value, previo
             status[key] != json!(true)
         };
         let all = list("initContainerStatuses");
-        all.into_iter().zip(init_containers(pod)).filter(|(status, container)| undone(status, container)).map(|(status, _)| status).collect()
+        all.into_iter()
+            .zip(init_containers(pod))
+            .filter(|(status, container)| undone(status, container))
+            .map(|(status, _)| status)
+            .collect()
     };
     let began = main_containers(pod).iter().any(|container| runtime.latest(&container.name).is_some());
-    let unready: Vec<Value> = list("containerStatuses").into_iter().filter(|status| status["ready"] != json!(true)).collect();
-    let sandbox_ready = runtime.ready_sandbox().is_some_and(|s| !s.ips.is_empty() || pod.spec.as_ref().and_then(|s| s.host_network) == Some(true));
+    let unready: Vec<Value> =
+        list("containerStatuses").into_iter().filter(|status| status["ready"] != json!(true)).collect();
+    let sandbox_ready = runtime
+        .ready_sandbox()
+        .is_some_and(|s| !s.ips.is_empty() || pod.spec.as_ref().and_then(|s| s.host_network) == Some(true));
     type Verdict = (bool, Option<&'static str>, Option<String>);
     let initialized: Verdict = match () {
         () if finished => (true, Some("PodCompleted"), None),
         () if inits.is_empty() || began => (true, None, None),
-        () => (false, Some("ContainersNotInitialized"), Some(format!("containers with incomplete status: [{}]", names(&inits)))),
+        () => (
+            false,
+            Some("ContainersNotInitialized"),
+            Some(format!("containers with incomplete status: [{}]", names(&inits))),
+        ),
     };
     let containers_ready: Verdict = match phase {
         Phase::Succeeded => (false, Some("PodCompleted"), None),
         Phase::Failed => (false, Some("PodFailed"), None),
         _ if unready.is_empty() => (true, None, None),
-        _ => (false, Some("ContainersNotReady"), Some(format!("containers with unready status: [{}]", names(&unready)))),
+        _ => {
+            (false, Some("ContainersNotReady"), Some(format!("containers with unready status: [{}]", names(&unready))))
+        }
     };
     let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_deref()).unwrap_or_default();
-    let closed: Vec<&str> = gates.iter().map(|gate| gate.condition_type.as_str()).filter(|kind| old(kind).is_none_or(|c| c["status"] != "True")).collect();
+    let closed: Vec<&str> = gates
+        .iter()
+        .map(|gate| gate.condition_type.as_str())
+        .filter(|kind| old(kind).is_none_or(|c| c["status"] != "True"))
+        .collect();
     let ready = match (containers_ready.0, closed.first()) {
-        (true, Some(_)) => (false, Some("ReadinessGatesNotReady"), Some(format!("the status of pod readiness gates [{}] is not True", closed.join(" ")))),
+        (true, Some(_)) => (
+            false,
+            Some("ReadinessGatesNotReady"),
+            Some(format!("the status of pod readiness gates [{}] is not True", closed.join(" "))),
+        ),
         _ => containers_ready.clone(),
     };
     let mine: [(&str, Verdict); 5] = [
@@ -356,7 +407,9 @@ fn conditions(pod: &Pod, runtime: &Runtime, phase: Phase, status: &Value, previo
         .iter()
         .map(|(kind, (holds, reason, message))| {
             let word = if *holds { "True" } else { "False" };
-            let since = old(kind).filter(|old| old["status"] == word).and_then(|old| old["lastTransitionTime"].as_str().map(str::to_owned));
+            let since = old(kind)
+                .filter(|old| old["status"] == word)
+                .and_then(|old| old["lastTransitionTime"].as_str().map(str::to_owned));
             let mut condition = json!({
                 "type": kind, "status": word, "lastProbeTime": null,
                 "lastTransitionTime": since.unwrap_or_else(|| time::seconds(now)),
@@ -377,4 +430,3 @@ fn conditions(pod: &Pod, runtime: &Runtime, phase: Phase, status: &Value, previo
     conditions.extend(others.filter(|condition| mine.iter().all(|(kind, _)| condition["type"] != *kind)).cloned());
     json!(conditions)
 }
-

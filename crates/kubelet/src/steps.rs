@@ -45,7 +45,13 @@ pub(crate) enum Outcome {
 }
 
 /// Takes one step.
-pub(crate) async fn take(context: Arc<Context>, pod: Arc<Pod>, runtime: Runtime, memory: Memory, step: Step) -> Outcome {
+pub(crate) async fn take(
+    context: Arc<Context>,
+    pod: Arc<Pod>,
+    runtime: Runtime,
+    memory: Memory,
+    step: Step,
+) -> Outcome {
     let done = |result: anyhow::Result<()>| match result {
         Ok(()) => Outcome::Done,
         Err(error) => Outcome::Failed(format!("{error:#}")),
@@ -278,7 +284,10 @@ async fn check_user(context: &Context, pod: &Pod, container: &Container, image: 
     match image.uid {
         Some(uid) if uid.value != 0 => Ok(()),
         None if !image.username.is_empty() && image.username != "root" => {
-            bail!("container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root", image.username)
+            bail!(
+                "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root",
+                image.username
+            )
         }
         _ => bail!("container has runAsNonRoot and image will run as root"),
     }
@@ -287,7 +296,8 @@ async fn check_user(context: &Context, pod: &Pod, container: &Container, image: 
 async fn kill(context: &Context, pod: &Pod, runtime: &Runtime, id: &str, name: &str, grace: i64) -> anyhow::Result<()> {
     let started = client::clock::now();
     let container = find_container(pod, name);
-    let hook = container.and_then(|container| container.lifecycle.as_ref()?.pre_stop.as_ref().map(|hook| (container, hook)));
+    let hook =
+        container.and_then(|container| container.lifecycle.as_ref()?.pre_stop.as_ref().map(|hook| (container, hook)));
     if let Some((container, hook)) = hook
         && grace > 0
     {
@@ -326,7 +336,9 @@ async fn run_hook(
     };
     match limit {
         None => run.await,
-        Some(limit) => tokio::time::timeout(limit, run).await.map_err(|_| anyhow!("it took longer than {} s", limit.as_secs()))?,
+        Some(limit) => {
+            tokio::time::timeout(limit, run).await.map_err(|_| anyhow!("it took longer than {} s", limit.as_secs()))?
+        }
     }
 }
 
@@ -334,7 +346,7 @@ async fn run_hook(
 pub(crate) async fn exec_sync(context: &Context, id: &str, command: Vec<String>, timeout: i64) -> anyhow::Result<()> {
     let request = v1::ExecSyncRequest { container_id: id.to_owned(), cmd: command, timeout };
     let answer = context.cri.exec_sync(request).await.map_err(|status| anyhow!("{}", status.message()))?;
-        if answer.exit_code != 0 {
+    if answer.exit_code != 0 {
         let output = [answer.stdout, answer.stderr].concat();
         bail!("{}", String::from_utf8_lossy(&output));
     }

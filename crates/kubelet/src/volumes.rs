@@ -90,7 +90,8 @@ pub fn sources_of(pod: &Pod) -> BTreeSet<Source> {
 /// The service account tokens that a pod's volumes need: audience and life in seconds.
 pub fn tokens_of(pod: &Pod) -> BTreeSet<(String, i64)> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let sources = volumes.flat_map(|volume| volume.projected.iter()).flat_map(|projected| projected.sources.iter().flatten());
+    let sources =
+        volumes.flat_map(|volume| volume.projected.iter()).flat_map(|projected| projected.sources.iter().flatten());
     sources
         .filter_map(|source| source.service_account_token.as_ref())
         .map(|token| (token.audience.clone().unwrap_or_default(), token.expiration_seconds.unwrap_or(3600)))
@@ -98,7 +99,13 @@ pub fn tokens_of(pod: &Pod) -> BTreeSet<(String, i64)> {
 }
 
 /// Makes the pod's directories and fills its volumes. Can be done again.
-pub fn prepare(directory: &PodDirectory, pod: &Pod, sources: &Sources, tokens: &Tokens, facts: &Facts) -> anyhow::Result<()> {
+pub fn prepare(
+    directory: &PodDirectory,
+    pod: &Pod,
+    sources: &Sources,
+    tokens: &Tokens,
+    facts: &Facts,
+) -> anyhow::Result<()> {
     let spec = pod.spec.clone().unwrap_or_default();
     let group = spec.security_context.as_ref().and_then(|security| security.fs_group);
     let group = group.map(u32::try_from).transpose().context("read fsGroup")?;
@@ -129,7 +136,8 @@ fn one(
             fs::create_dir_all(&path)?;
             if source.medium.as_deref() == Some("Memory") {
                 let size = source.size_limit.as_ref().and_then(|size| size.0.parse::<Quantity>().ok());
-                let options = size.map_or_else(|| "mode=0777".to_owned(), |size| format!("mode=0777,size={}", size.value()));
+                let options =
+                    size.map_or_else(|| "mode=0777".to_owned(), |size| format!("mode=0777,size={}", size.value()));
                 let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
                 mount(Some("tmpfs"), &path, Some("tmpfs"), flags, Some(options.as_str())).context("mount tmpfs")?;
             }
@@ -187,7 +195,13 @@ fn one(
     let mode = |mode: Option<i32>| mode.map_or(0o644, i32::unsigned_abs);
     let mut files = Payload::new();
     if let Some(source) = &volume.config_map {
-        data(Source::ConfigMap(source.name.clone()), source.items.as_deref(), source.optional, mode(source.default_mode), &mut files)?;
+        data(
+            Source::ConfigMap(source.name.clone()),
+            source.items.as_deref(),
+            source.optional,
+            mode(source.default_mode),
+            &mut files,
+        )?;
     } else if let Some(source) = &volume.secret {
         let name = source.secret_name.clone().unwrap_or_default();
         data(Source::Secret(name), source.items.as_deref(), source.optional, mode(source.default_mode), &mut files)?;
@@ -235,7 +249,11 @@ fn inside(path: &str) -> anyhow::Result<PathBuf> {
 fn write_payload(path: &Path, files: &Payload, group: Option<u32>) -> anyhow::Result<()> {
     fs::create_dir_all(path)?;
     let old = fs::read_link(path.join("..data")).ok();
-    let number = old.as_deref().and_then(Path::to_str).and_then(|name| name.strip_prefix("..v")).and_then(|n| n.parse::<u64>().ok());
+    let number = old
+        .as_deref()
+        .and_then(Path::to_str)
+        .and_then(|name| name.strip_prefix("..v"))
+        .and_then(|n| n.parse::<u64>().ok());
     let name = format!("..v{}", number.map_or(0, |number| number + 1));
     let fresh = path.join(&name);
     if fresh.exists() {
@@ -333,12 +351,17 @@ pub fn mounts(
             Some(source) => PathBuf::from(&source.path),
             None => directory.volume(&volume.name),
         };
-        let data = volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some() || volume.projected.is_some();
+        let data = volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.downward_api.is_some()
+            || volume.projected.is_some();
         let host = match sub_path(wanted, env) {
             None => base,
             Some(sub) => {
-                let place = directory.root.join("subpaths").join(&wanted.name).join(&container.name).join(number.to_string());
-                bind_sub_path(&base, &inside(&sub)?, &place).with_context(|| format!("prepare subPath {sub:?} of volume {:?}", wanted.name))?;
+                let place =
+                    directory.root.join("subpaths").join(&wanted.name).join(&container.name).join(number.to_string());
+                bind_sub_path(&base, &inside(&sub)?, &place)
+                    .with_context(|| format!("prepare subPath {sub:?} of volume {:?}", wanted.name))?;
                 place
             }
         };
@@ -436,7 +459,10 @@ mod tests {
     fn pod(volume: serde_json::Value) -> Pod {
         let mut volume = volume;
         volume["name"] = json!("v");
-        serde_json::from_value(json!({ "metadata": { "name": "p" }, "spec": { "containers": [], "volumes": [volume] } })).unwrap()
+        serde_json::from_value(
+            json!({ "metadata": { "name": "p" }, "spec": { "containers": [], "volumes": [volume] } }),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -444,7 +470,12 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let directory = PodDirectory::new(temp.path(), "u");
         let content = |pairs: &[(&str, &str)]| {
-            Some(pairs.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect::<BTreeMap<_, _>>())
+            Some(
+                pairs
+                    .iter()
+                    .map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()))
+                    .collect::<BTreeMap<_, _>>(),
+            )
         };
         let source = Source::ConfigMap("cm".into());
         let facts = Facts::default();
@@ -460,7 +491,10 @@ mod tests {
         let error = |volume, sources: &Sources| format!("{:#}", prepare(&pod(volume), sources).unwrap_err());
         let found = [
             error(json!({ "configMap": { "name": "cm" } }), &Sources::from([(source.clone(), None)])),
-            error(json!({ "configMap": { "name": "cm", "items": [{ "key": "a", "path": "../x" }] } }), &Sources::from([(source, content(&[("a", "1")]))])),
+            error(
+                json!({ "configMap": { "name": "cm", "items": [{ "key": "a", "path": "../x" }] } }),
+                &Sources::from([(source, content(&[("a", "1")]))]),
+            ),
             error(json!({ "nfs": { "server": "s", "path": "/" } }), &Sources::new()),
             error(json!({ "hostPath": { "path": "/no/such", "type": "Directory" } }), &Sources::new()),
         ];

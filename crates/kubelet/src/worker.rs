@@ -180,7 +180,8 @@ impl Worker {
 
     /// Writes the status if it is not what was written last.
     async fn report(&mut self, pod: &Pod, runtime: &Runtime, now: Timestamp) {
-        let shown = pod.status.as_ref().and_then(|status| serde_json::to_value(status).ok()).unwrap_or_else(|| json!({}));
+        let shown =
+            pod.status.as_ref().and_then(|status| serde_json::to_value(status).ok()).unwrap_or_else(|| json!({}));
         let mut previous = self.written.clone().unwrap_or_else(|| shown.clone());
         previous["conditions"] = conditions_of_others(&previous, &shown);
         let status = status_of(pod, runtime, &self.memory, &previous, &self.context.host, now);
@@ -190,7 +191,8 @@ impl Worker {
         }
         let mut patch = json!({ "metadata": { "uid": self.uid }, "status": status });
         for key in known.as_object().into_iter().flat_map(|known| known.keys()) {
-            const MINE: [&str; 6] = ["podIP", "podIPs", "reason", "message", "initContainerStatuses", "containerStatuses"];
+            const MINE: [&str; 6] =
+                ["podIP", "podIPs", "reason", "message", "initContainerStatuses", "containerStatuses"];
             if MINE.contains(&key.as_str()) && status.get(key).is_none() {
                 patch["status"][key] = Value::Null;
             }
@@ -294,7 +296,9 @@ impl Worker {
                     Some(own) if crate::view::restarts(pod, own, 1) => "will be restarted",
                     _ => "will be killed",
                 };
-                self.memory.condemned.insert(verdict.container_id.clone(), format!("Container {name} failed {word} probe, {fate}"));
+                self.memory
+                    .condemned
+                    .insert(verdict.container_id.clone(), format!("Container {name} failed {word} probe, {fate}"));
             }
         }
     }

@@ -5,8 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kubelet::{
-    Backoff, ContainerState, Failure, Host, ImageProgress, Memory, ProbeResults, Runtime, Sandbox, Stage, Step, Volumes,
-    plan_pod, qos_class, status_of,
+    Backoff, ContainerState, Failure, Host, ImageProgress, Memory, ProbeResults, Runtime, Sandbox, Stage, Step,
+    Volumes, plan_pod, qos_class, status_of,
 };
 use serde_json::{Value, json};
 
@@ -143,11 +143,20 @@ fn a_new_pod_gets_volumes_then_a_sandbox_then_containers_while_images_come() {
             ("all run", two().sandbox(true).running("a").running("b").plan()),
             (
                 "pull failed",
-                two().sandbox(true).running("b").with(|m| drop(m.images.insert("a".into(), ImageProgress::Failed(failure("ErrImagePull", 1, 10))))).plan(),
+                two()
+                    .sandbox(true)
+                    .running("b")
+                    .with(|m| drop(m.images.insert("a".into(), ImageProgress::Failed(failure("ErrImagePull", 1, 10)))))
+                    .plan(),
             ),
             (
                 "start failed",
-                two().sandbox(true).running("b").images(&["a"]).with(|m| drop(m.starts.insert("a".into(), failure("x", 1, 4)))).plan(),
+                two()
+                    .sandbox(true)
+                    .running("b")
+                    .images(&["a"])
+                    .with(|m| drop(m.starts.insert("a".into(), failure("x", 1, 4))))
+                    .plan(),
             ),
         ],
         expect![[r##"
@@ -262,7 +271,12 @@ fn what_is_left_over_is_cleared_away() {
             ("a new one is there", two().sandbox(false).dead("a", 137).sandbox(true).images(&["a", "b"]).plan()),
             (
                 "three of a name",
-                one("Always").sandbox(true).has("a", 0, Stage::Exited, 1).has("a", 1, Stage::Exited, 1).has("a", 2, Stage::Running, 0).plan(),
+                one("Always")
+                    .sandbox(true)
+                    .has("a", 0, Stage::Exited, 1)
+                    .has("a", 1, Stage::Exited, 1)
+                    .has("a", 2, Stage::Running, 0)
+                    .plan(),
             ),
             ("never started", created.plan()),
         ],
@@ -316,11 +330,14 @@ fn a_pod_that_leaves_is_ended_from_the_inside_out() {
 fn a_condemned_container_is_killed_and_started_again() {
     let why = "Container a failed liveness probe, will be restarted";
     let base = || one("Always").sandbox(true).with(|m| drop(m.condemned.insert("a0".into(), why.into())));
-    check(&[("runs", base().running("a").plan()), ("died", base().images(&["a"]).dead("a", 137).plan())], expect![[r##"
+    check(
+        &[("runs", base().running("a").plan()), ("died", base().images(&["a"]).dead("a", 137).plan())],
+        expect![[r##"
         # runs
         Kill { id: "a0", container: "a", grace: 30, why: "Container a failed liveness probe, will be restarted" }
         # died
-        Start { container: "a", attempt: 1, sandbox: "s0" }"##]]);
+        Start { container: "a", attempt: 1, sandbox: "s0" }"##]],
+    );
 }
 
 #[test]
@@ -334,7 +351,8 @@ fn restart_counts_go_on_when_the_runtime_has_forgotten_a_container() {
 #[test]
 fn the_status_follows_a_pod_through_its_life() {
     let init = |policy: &str| {
-        case(json!({ "restartPolicy": policy, "initContainers": [{ "name": "i" }], "containers": [{ "name": "a" }] })).sandbox(true)
+        case(json!({ "restartPolicy": policy, "initContainers": [{ "name": "i" }], "containers": [{ "name": "a" }] }))
+            .sandbox(true)
     };
     let pull = |ago| ImageProgress::Failed(failure("ErrImagePull", ago, 10));
     let base = |policy: &str| one(policy).sandbox(true);
@@ -348,7 +366,12 @@ fn the_status_follows_a_pod_through_its_life() {
             ("init failed", init("Never").dead("i", 3).shows()),
             ("pull failed just now", base("Always").with(|m| drop(m.images.insert("a".into(), pull(1)))).shows()),
             ("pull failed before", base("Always").with(|m| drop(m.images.insert("a".into(), pull(5)))).shows()),
-            ("bad config", base("Always").with(|m| drop(m.starts.insert("a".into(), failure("CreateContainerConfigError", 1, 9)))).shows()),
+            (
+                "bad config",
+                base("Always")
+                    .with(|m| drop(m.starts.insert("a".into(), failure("CreateContainerConfigError", 1, 9))))
+                    .shows(),
+            ),
             ("crash loop", base("Always").dead("a", 1).backing_off(160).shows()),
             ("runs again", base("Always").dead("a", 1).has("a", 1, Stage::Running, 0).shows()),
             ("done", base("Never").dead("a", 0).shows()),
@@ -498,7 +521,8 @@ fn the_whole_status_has_upstreams_fields() {
           ],
           "qosClass": "BestEffort",
           "startTime": "2026-01-01T12:00:00Z"
-        }"#]].assert_eq(&serde_json::to_string_pretty(&status).unwrap());
+        }"#]]
+    .assert_eq(&serde_json::to_string_pretty(&status).unwrap());
 }
 
 #[test]
@@ -510,7 +534,8 @@ fn times_of_conditions_change_only_with_them_and_those_of_others_stay() {
         { "type": "my/gate", "status": "True" }
     ] });
     let status = status_of(&case.pod, &case.runtime, &case.memory, &previous, &Host::default(), now());
-    let find = |kind: &str| status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == kind).cloned().unwrap();
+    let find =
+        |kind: &str| status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == kind).cloned().unwrap();
     assert_eq!(status["startTime"], "2025-01-01T00:00:00Z");
     assert_eq!(find("Ready")["lastTransitionTime"], "2025-01-01T00:00:01Z");
     assert_eq!(find("Initialized")["lastTransitionTime"], "2026-01-01T12:00:00Z");
@@ -519,7 +544,8 @@ fn times_of_conditions_change_only_with_them_and_those_of_others_stay() {
 
 #[test]
 fn quality_of_service_follows_requests_and_limits() {
-    let class = |resources: Value| qos_class(&case(json!({ "containers": [{ "name": "a", "resources": resources }] })).pod);
+    let class =
+        |resources: Value| qos_class(&case(json!({ "containers": [{ "name": "a", "resources": resources }] })).pod);
     assert_eq!(class(json!({})), "BestEffort");
     assert_eq!(class(json!({ "requests": { "cpu": "1" } })), "Burstable");
     assert_eq!(class(json!({ "limits": { "cpu": "1", "memory": "1Gi" } })), "Guaranteed");

@@ -22,22 +22,13 @@ pub struct Cidr {
 impl Cidr {
     /// Reads `10.42.0.0/24`. The range must hold at least two hosts beside the gateway.
     pub fn parse(text: &str) -> Result<Self> {
-        let (base, prefix) = text
-            .split_once('/')
-            .with_context(|| format!("read CIDR {text:?}: no slash"))?;
-        let base: Ipv4Addr = base
-            .parse()
-            .with_context(|| format!("read CIDR {text:?}"))?;
-        let prefix: u8 = prefix
-            .parse()
-            .with_context(|| format!("read CIDR {text:?}"))?;
+        let (base, prefix) = text.split_once('/').with_context(|| format!("read CIDR {text:?}: no slash"))?;
+        let base: Ipv4Addr = base.parse().with_context(|| format!("read CIDR {text:?}"))?;
+        let prefix: u8 = prefix.parse().with_context(|| format!("read CIDR {text:?}"))?;
         if !(8..=29).contains(&prefix) {
             bail!("read CIDR {text:?}: the prefix must be between 8 and 29");
         }
-        Ok(Self {
-            base: Ipv4Addr::from(u32::from(base) & (u32::MAX << (32 - prefix))),
-            prefix,
-        })
+        Ok(Self { base: Ipv4Addr::from(u32::from(base) & (u32::MAX << (32 - prefix))), prefix })
     }
 
     /// The first address, which is the node's own on the bridge.
@@ -77,11 +68,7 @@ impl Addresses {
         let mut by_owner = BTreeMap::new();
         for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
             let entry = entry.context("list the addresses")?;
-            let Some(address) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
+            let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
             let owner = fs::read_to_string(entry.path()).context("read who has an address")?;
@@ -92,12 +79,7 @@ impl Addresses {
                 by_owner.insert(owner, address);
             }
         }
-        Ok(Self {
-            dir: dir.to_owned(),
-            cidr,
-            by_owner,
-            next: cidr.pods().start,
-        })
+        Ok(Self { dir: dir.to_owned(), cidr, by_owner, next: cidr.pods().start })
     }
 
     pub fn of(&self, owner: &str) -> Option<Ipv4Addr> {
@@ -116,30 +98,16 @@ impl Addresses {
         let numbers = self.cidr.pods();
         for number in (self.next..numbers.end).chain(numbers.start..self.next) {
             let address = self.cidr.host(number);
-            match fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(self.dir.join(address.to_string()))
-            {
+            match fs::OpenOptions::new().write(true).create_new(true).open(self.dir.join(address.to_string())) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(e) => return Err(e).context("take an address"),
-                Ok(mut file) => file
-                    .write_all(owner.as_bytes())
-                    .context("take an address")?,
+                Ok(mut file) => file.write_all(owner.as_bytes()).context("take an address")?,
             }
-            self.next = if number + 1 < numbers.end {
-                number + 1
-            } else {
-                numbers.start
-            };
+            self.next = if number + 1 < numbers.end { number + 1 } else { numbers.start };
             self.by_owner.insert(owner.to_owned(), address);
             return Ok(address);
         }
-        bail!(
-            "give a pod an address: all {} of {} are taken",
-            numbers.len(),
-            self.cidr
-        )
+        bail!("give a pod an address: all {} of {} are taken", numbers.len(), self.cidr)
     }
 
     pub fn free(&mut self, owner: &str) -> Result<()> {
@@ -165,19 +133,13 @@ mod tests {
     fn addresses_are_remembered_over_a_restart_and_never_given_twice() {
         let dir = tempfile::tempdir().unwrap();
         let cidr = Cidr::parse("10.1.2.9/29").unwrap();
-        assert_eq!(
-            (cidr.to_string(), cidr.gateway().to_string()),
-            ("10.1.2.8/29".into(), "10.1.2.9".into())
-        );
+        assert_eq!((cidr.to_string(), cidr.gateway().to_string()), ("10.1.2.8/29".into(), "10.1.2.9".into()));
         let mut addresses = Addresses::open(dir.path(), cidr).unwrap();
         let a = addresses.give("a").unwrap();
         assert_eq!(addresses.give("a").unwrap(), a);
         let mut addresses = Addresses::open(dir.path(), cidr).unwrap();
         assert_eq!(addresses.of("a"), Some(a));
-        let others: Vec<_> = ["b", "c", "d", "e"]
-            .iter()
-            .map(|o| addresses.give(o).unwrap().to_string())
-            .collect();
+        let others: Vec<_> = ["b", "c", "d", "e"].iter().map(|o| addresses.give(o).unwrap().to_string()).collect();
         assert_eq!(others, ["10.1.2.11", "10.1.2.12", "10.1.2.13", "10.1.2.14"]);
         assert_eq!(
             addresses.give("f").unwrap_err().to_string(),

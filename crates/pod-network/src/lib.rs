@@ -51,14 +51,7 @@ impl Network {
         })?;
         tracing::debug!(bridge, %cidr, mtu, "pod network is ready");
         let addresses = Mutex::new(addresses);
-        Ok(Self {
-            dir: dir.to_owned(),
-            bridge: bridge.to_owned(),
-            cidr,
-            index,
-            mtu,
-            addresses,
-        })
+        Ok(Self { dir: dir.to_owned(), bridge: bridge.to_owned(), cidr, index, mtu, addresses })
     }
 
     /// The range of the pods' addresses.
@@ -68,9 +61,7 @@ impl Network {
 
     fn addresses(&self) -> std::sync::MutexGuard<'_, Addresses> {
         // A panic between two steps leaves files and map in agreement about every owner that was answered.
-        self.addresses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connects the network namespace of the pod `id` and answers its address.
@@ -119,21 +110,11 @@ impl Network {
             problems.extend(self.detach(&pod).err());
         }
         let bridge = &self.bridge;
-        problems.extend(
-            links::with_netlink(None, async |handle, _| links::delete(&handle, bridge).await).err(),
-        );
+        problems.extend(links::with_netlink(None, async |handle, _| links::delete(&handle, bridge).await).err());
         if let Ok(before) = fs::read_to_string(self.dir.join("ip_forward.before")) {
-            problems.extend(
-                fs::write(IP_FORWARD, before)
-                    .context("set ip_forward back")
-                    .err(),
-            );
+            problems.extend(fs::write(IP_FORWARD, before).context("set ip_forward back").err());
         }
-        problems.extend(
-            fs::remove_dir_all(&self.dir)
-                .context("remove the network's state")
-                .err(),
-        );
+        problems.extend(fs::remove_dir_all(&self.dir).context("remove the network's state").err());
         problems
     }
 }

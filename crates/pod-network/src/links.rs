@@ -11,9 +11,7 @@ use netlink_packet_route::{
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage},
     route::{RouteAttribute, RouteMessage},
 };
-use rtnetlink::{
-    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 /// Ends the answers of a function that the kernel refuses because the thing exists, or does not.
 fn unless(result: Result<(), rtnetlink::Error>, harmless: i32) -> Result<(), rtnetlink::Error> {
@@ -35,10 +33,7 @@ pub(crate) fn with_netlink<T: Send>(
     work: impl AsyncFnOnce(Handle, Option<Handle>) -> Result<T> + Send,
 ) -> Result<T> {
     let body = || -> Result<T> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .context("start a runtime")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("start a runtime")?;
         runtime.block_on(async {
             // Dropping the set ends the connections with this call.
             let mut connections = tokio::task::JoinSet::new();
@@ -46,10 +41,8 @@ pub(crate) fn with_netlink<T: Send>(
             connections.spawn(connection);
             let mut inside = None;
             if let Some(pod) = pod {
-                nix::sched::setns(pod, nix::sched::CloneFlags::CLONE_NEWNET)
-                    .context("enter the pod's network")?;
-                let (connection, handle, _) =
-                    rtnetlink::new_connection().context("open netlink in the pod")?;
+                nix::sched::setns(pod, nix::sched::CloneFlags::CLONE_NEWNET).context("enter the pod's network")?;
+                let (connection, handle, _) = rtnetlink::new_connection().context("open netlink in the pod")?;
                 connections.spawn(connection);
                 inside = Some(handle);
             }
@@ -63,14 +56,7 @@ pub(crate) fn with_netlink<T: Send>(
 }
 
 async fn find(handle: &Handle, name: &str) -> Result<Option<LinkMessage>> {
-    match handle
-        .link()
-        .get()
-        .match_name(name)
-        .execute()
-        .try_next()
-        .await
-    {
+    match handle.link().get().match_name(name).execute().try_next().await {
         Ok(found) => Ok(found),
         Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code().abs() == MISSING => Ok(None),
         Err(e) => Err(e).with_context(|| format!("look for link {name}")),
@@ -79,12 +65,7 @@ async fn find(handle: &Handle, name: &str) -> Result<Option<LinkMessage>> {
 
 /// Most bytes of a packet on the link that leads to everywhere else; 1500 if there is none.
 async fn default_mtu(handle: &Handle) -> Result<u32> {
-    let mut routes = Box::pin(
-        handle
-            .route()
-            .get(RouteMessageBuilder::<Ipv4Addr>::new().build())
-            .execute(),
-    );
+    let mut routes = Box::pin(handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute());
     let outward = |route: &RouteMessage| {
         (route.header.destination_prefix_length == 0).then(|| {
             route.attributes.iter().find_map(|one| match one {
@@ -98,58 +79,27 @@ async fn default_mtu(handle: &Handle) -> Result<u32> {
         index = index.or_else(|| outward(&route));
     }
     let Some(index) = index else { return Ok(1500) };
-    let link = handle
-        .link()
-        .get()
-        .match_index(index)
-        .execute()
-        .try_next()
-        .await
-        .context("look at the default link")?;
-    let mtu = link
-        .iter()
-        .flat_map(|link| &link.attributes)
-        .find_map(|one| match one {
-            LinkAttribute::Mtu(mtu) => Some(*mtu),
-            _ => None,
-        });
+    let link = handle.link().get().match_index(index).execute().try_next().await.context("look at the default link")?;
+    let mtu = link.iter().flat_map(|link| &link.attributes).find_map(|one| match one {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    });
     Ok(mtu.unwrap_or(1500))
 }
 
 /// Makes the bridge with the gateway's address, or takes the one that is there. Answers its number and packet size.
-pub(crate) async fn bridge(
-    handle: &Handle,
-    name: &str,
-    gateway: Ipv4Addr,
-    prefix: u8,
-) -> Result<(u32, u32)> {
+pub(crate) async fn bridge(handle: &Handle, name: &str, gateway: Ipv4Addr, prefix: u8) -> Result<(u32, u32)> {
     let mtu = default_mtu(handle).await?;
     let [a, b, c, d] = gateway.octets();
     // Without an address of its own a bridge changes to that of the lowest port, and every pod's neighbour table is wrong.
-    let made = LinkBridge::new(name)
-        .address(vec![0x02, 0x6b, a, b, c, d])
-        .mtu(mtu)
-        .up()
-        .build();
-    unless(handle.link().add(made).execute().await, EXISTS)
-        .with_context(|| format!("make bridge {name}"))?;
-    let link = find(handle, name)
-        .await?
-        .with_context(|| format!("find bridge {name}"))?;
+    let made = LinkBridge::new(name).address(vec![0x02, 0x6b, a, b, c, d]).mtu(mtu).up().build();
+    unless(handle.link().add(made).execute().await, EXISTS).with_context(|| format!("make bridge {name}"))?;
+    let link = find(handle, name).await?.with_context(|| format!("find bridge {name}"))?;
     let index = link.header.index;
-    let added = handle
-        .address()
-        .add(index, gateway.into(), prefix)
-        .execute()
-        .await;
+    let added = handle.address().add(index, gateway.into(), prefix).execute().await;
     unless(added, EXISTS).with_context(|| format!("give bridge {name} the address {gateway}"))?;
     let up = LinkUnspec::new_with_index(index).up().build();
-    handle
-        .link()
-        .set(up)
-        .execute()
-        .await
-        .with_context(|| format!("set bridge {name} up"))?;
+    handle.link().set(up).execute().await.with_context(|| format!("set bridge {name} up"))?;
     Ok((index, mtu))
 }
 
@@ -164,18 +114,10 @@ pub(crate) struct Wire<'a> {
 }
 
 /// Lays a wire and configures the pod's end as `eth0`. One that is there already is laid anew.
-pub(crate) async fn attach(
-    machine: &Handle,
-    inside: &Handle,
-    pod: &OwnedFd,
-    wire: &Wire<'_>,
-) -> Result<()> {
+pub(crate) async fn attach(machine: &Handle, inside: &Handle, pod: &OwnedFd, wire: &Wire<'_>) -> Result<()> {
     let veth = || {
-        let peer = LinkMessageBuilder::<LinkUnspec>::new()
-            .name("eth0")
-            .mtu(wire.mtu)
-            .setns_by_fd(pod.as_raw_fd())
-            .build();
+        let peer =
+            LinkMessageBuilder::<LinkUnspec>::new().name("eth0").mtu(wire.mtu).setns_by_fd(pod.as_raw_fd()).build();
         LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
             .name(wire.name)
             .mtu(wire.mtu)
@@ -187,30 +129,14 @@ pub(crate) async fn attach(
     match machine.link().add(veth()).execute().await {
         Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code().abs() == EXISTS => {
             delete(machine, wire.name).await?;
-            machine
-                .link()
-                .add(veth())
-                .execute()
-                .await
-                .context("lay the pod's wire")?;
+            machine.link().add(veth()).execute().await.context("lay the pod's wire")?;
         }
         other => other.context("lay the pod's wire")?,
     }
-    let up = |index| {
-        inside
-            .link()
-            .set(LinkUnspec::new_with_index(index).up().build())
-    };
+    let up = |index| inside.link().set(LinkUnspec::new_with_index(index).up().build());
     // The loopback link is always number one.
-    up(1)
-        .execute()
-        .await
-        .context("set the pod's loopback link up")?;
-    let eth0 = find(inside, "eth0")
-        .await?
-        .context("find the pod's end of its wire")?
-        .header
-        .index;
+    up(1).execute().await.context("set the pod's loopback link up")?;
+    let eth0 = find(inside, "eth0").await?.context("find the pod's end of its wire")?.header.index;
     // A pair can only be set up once both ends exist.
     up(eth0).execute().await.context("set the pod's end of its wire up")?;
     inside
@@ -219,15 +145,8 @@ pub(crate) async fn attach(
         .execute()
         .await
         .with_context(|| format!("give the pod the address {}", wire.address))?;
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .gateway(wire.gateway)
-        .build();
-    inside
-        .route()
-        .add(route)
-        .execute()
-        .await
-        .context("set the pod's default route")
+    let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(wire.gateway).build();
+    inside.route().add(route).execute().await.context("set the pod's default route")
 }
 
 /// Removes a link; none of that name is success.

@@ -39,11 +39,8 @@ fn inside<T: Send>(namespace: &OwnedFd, work: impl FnOnce() -> T + Send) -> T {
 
 fn links() -> Vec<String> {
     let text = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-    let mut names: Vec<_> = text
-        .lines()
-        .skip(2)
-        .map(|line| line.split(':').next().unwrap().trim().to_owned())
-        .collect();
+    let mut names: Vec<_> =
+        text.lines().skip(2).map(|line| line.split(':').next().unwrap().trim().to_owned()).collect();
     names.sort();
     names
 }
@@ -52,31 +49,18 @@ fn links() -> Vec<String> {
 fn two_pods_reach_each_other_and_nothing_stays_behind() {
     own_machine();
     let dir = tempfile::tempdir().unwrap();
-    let before = (
-        links(),
-        fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(),
-    );
-    let network =
-        Network::open(dir.path(), "kn-test0", Cidr::parse("10.99.0.0/24").unwrap()).unwrap();
+    let before = (links(), fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap());
+    let network = Network::open(dir.path(), "kn-test0", Cidr::parse("10.99.0.0/24").unwrap()).unwrap();
     let (a, b) = (namespace(), namespace());
     let address_a = network.attach("aaaaaaaaaaaaaaaa", &a).unwrap();
     let address_b = network.attach("bbbbbbbbbbbbbbbb", &b).unwrap();
-    assert_eq!(
-        (address_a, address_b),
-        (Ipv4Addr::new(10, 99, 0, 2), Ipv4Addr::new(10, 99, 0, 3))
-    );
-    assert_eq!(
-        fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
-            .unwrap()
-            .trim(),
-        "1"
-    );
+    assert_eq!((address_a, address_b), (Ipv4Addr::new(10, 99, 0, 2), Ipv4Addr::new(10, 99, 0, 3)));
+    assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap().trim(), "1");
 
     let listener = inside(&a, || TcpListener::bind("0.0.0.0:80").unwrap());
     let talk = || {
         let mut client =
-            TcpStream::connect_timeout(&SocketAddr::from((address_a, 80)), Duration::from_secs(5))
-                .unwrap();
+            TcpStream::connect_timeout(&SocketAddr::from((address_a, 80)), Duration::from_secs(5)).unwrap();
         client.write_all(b"hello").unwrap();
     };
     let heard = || {
@@ -91,21 +75,14 @@ fn two_pods_reach_each_other_and_nothing_stays_behind() {
     assert_eq!(heard(), ("hello".into(), "10.99.0.1".into()));
 
     // The same once more, as after a crash in between.
-    let network =
-        Network::open(dir.path(), "kn-test0", Cidr::parse("10.99.0.0/24").unwrap()).unwrap();
+    let network = Network::open(dir.path(), "kn-test0", Cidr::parse("10.99.0.0/24").unwrap()).unwrap();
     assert_eq!(network.attach("aaaaaaaaaaaaaaaa", &a).unwrap(), address_a);
     network.detach("bbbbbbbbbbbbbbbb").unwrap();
     network.detach("bbbbbbbbbbbbbbbb").unwrap();
     assert_eq!(network.pods(), ["aaaaaaaaaaaaaaaa"]);
 
     assert!(network.remove_everything().is_empty());
-    assert_eq!(
-        (
-            links(),
-            fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap()
-        ),
-        before
-    );
+    assert_eq!((links(), fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap()), before);
     assert!(!dir.path().exists());
     fs::create_dir(dir.path()).unwrap();
 }
@@ -114,8 +91,7 @@ fn two_pods_reach_each_other_and_nothing_stays_behind() {
 fn a_full_node_is_wired() {
     own_machine();
     let dir = tempfile::tempdir().unwrap();
-    let network =
-        Network::open(dir.path(), "kn-test0", Cidr::parse("10.99.0.0/24").unwrap()).unwrap();
+    let network = Network::open(dir.path(), "kn-test0", Cidr::parse("10.99.0.0/24").unwrap()).unwrap();
     let namespaces: Vec<_> = (0..250).map(|_| namespace()).collect();
     let begin = Instant::now();
     for (number, namespace) in namespaces.iter().enumerate() {

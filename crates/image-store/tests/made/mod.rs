@@ -36,43 +36,25 @@ impl Item {
         }
     }
     pub fn file(path: &str, content: &str) -> Item {
-        Item {
-            content: content.to_owned(),
-            ..Item::new(tar::EntryType::Regular, path)
-        }
+        Item { content: content.to_owned(), ..Item::new(tar::EntryType::Regular, path) }
     }
     pub fn dir(path: &str, mode: u32) -> Item {
-        Item {
-            mode,
-            ..Item::new(tar::EntryType::Directory, path)
-        }
+        Item { mode, ..Item::new(tar::EntryType::Directory, path) }
     }
     pub fn symlink(path: &str, target: &str) -> Item {
-        Item {
-            target: target.to_owned(),
-            ..Item::new(tar::EntryType::Symlink, path)
-        }
+        Item { target: target.to_owned(), ..Item::new(tar::EntryType::Symlink, path) }
     }
     pub fn hard_link(path: &str, target: &str) -> Item {
-        Item {
-            target: target.to_owned(),
-            ..Item::new(tar::EntryType::Link, path)
-        }
+        Item { target: target.to_owned(), ..Item::new(tar::EntryType::Link, path) }
     }
     pub fn fifo(path: &str) -> Item {
         Item::new(tar::EntryType::Fifo, path)
     }
     pub fn device(path: &str, major: u32, minor: u32) -> Item {
-        Item {
-            device: (major, minor),
-            ..Item::new(tar::EntryType::Char, path)
-        }
+        Item { device: (major, minor), ..Item::new(tar::EntryType::Char, path) }
     }
     pub fn owner(self, user: u64, group: u64) -> Item {
-        Item {
-            owner: (user, group),
-            ..self
-        }
+        Item { owner: (user, group), ..self }
     }
     pub fn mode(self, mode: u32) -> Item {
         Item { mode, ..self }
@@ -81,10 +63,7 @@ impl Item {
         Item { mtime, ..self }
     }
     pub fn xattr(self, key: &str, value: &str) -> Item {
-        Item {
-            xattr: Some((key.to_owned(), value.to_owned())),
-            ..self
-        }
+        Item { xattr: Some((key.to_owned(), value.to_owned())), ..self }
     }
 }
 
@@ -94,9 +73,7 @@ pub fn tar(items: &[Item]) -> Vec<u8> {
     for item in items {
         if let Some((key, value)) = &item.xattr {
             let key = format!("SCHILY.xattr.{key}");
-            builder
-                .append_pax_extensions([(key.as_str(), value.as_bytes())])
-                .unwrap();
+            builder.append_pax_extensions([(key.as_str(), value.as_bytes())]).unwrap();
         }
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(item.kind);
@@ -107,15 +84,11 @@ pub fn tar(items: &[Item]) -> Vec<u8> {
         header.set_size(item.content.len() as u64);
         header.set_device_major(item.device.0).unwrap();
         header.set_device_minor(item.device.1).unwrap();
-        header.as_gnu_mut().unwrap().linkname[..item.target.len()]
-            .copy_from_slice(item.target.as_bytes());
+        header.as_gnu_mut().unwrap().linkname[..item.target.len()].copy_from_slice(item.target.as_bytes());
         if item.path.len() > 99 {
-            builder
-                .append_data(&mut header, &item.path, item.content.as_bytes())
-                .unwrap();
+            builder.append_data(&mut header, &item.path, item.content.as_bytes()).unwrap();
         } else {
-            header.as_gnu_mut().unwrap().name[..item.path.len()]
-                .copy_from_slice(item.path.as_bytes());
+            header.as_gnu_mut().unwrap().name[..item.path.len()].copy_from_slice(item.path.as_bytes());
             header.set_cksum();
             builder.append(&header, item.content.as_bytes()).unwrap();
         }
@@ -160,10 +133,7 @@ pub fn build(layers: &[Vec<Item>]) -> Built {
         "architecture": "amd64", "os": "linux", "config": { "Cmd": ["/hello"], "Env": null },
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
     });
-    Built {
-        config: serde_json::to_vec(&config).unwrap(),
-        layers,
-    }
+    Built { config: serde_json::to_vec(&config).unwrap(), layers }
 }
 
 /// A file as `docker save` of old wrote it.
@@ -187,13 +157,7 @@ pub fn docker_archive(path: &Path, images: &[(&Built, &[&str])]) {
         }
         let names: Vec<String> = names
             .iter()
-            .map(|name| {
-                if name.contains(':') {
-                    (*name).to_owned()
-                } else {
-                    format!("{name}:latest")
-                }
-            })
+            .map(|name| if name.contains(':') { (*name).to_owned() } else { format!("{name}:latest") })
             .collect();
         listed.push(json!({ "Config": config, "RepoTags": names, "Layers": layers }));
     }
@@ -224,10 +188,6 @@ pub fn layout(path: &Path, built: &Built, name: &str) {
     let mut inner = put(&serde_json::to_vec(&index(json!([foreign, image]))).unwrap());
     inner["mediaType"] = json!("application/vnd.oci.image.index.v1+json");
     inner["annotations"] = json!({ "io.containerd.image.name": name });
-    fs::write(
-        path.join("index.json"),
-        serde_json::to_vec(&index(json!([inner]))).unwrap(),
-    )
-    .unwrap();
+    fs::write(path.join("index.json"), serde_json::to_vec(&index(json!([inner]))).unwrap()).unwrap();
     fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
 }
