@@ -116,10 +116,9 @@ impl ImageStore {
             Some(Auth::Bearer(token)) => RegistryAuth::Bearer(token),
         };
         let plain = is_loopback(name.registry());
-        knock(name.reference().resolve_registry(), plain).await.map_err(|cause| PullError::Unreachable {
-            registry: name.registry().to_owned(),
-            cause,
-        })?;
+        knock(name.reference().resolve_registry(), plain)
+            .await
+            .map_err(|cause| PullError::Unreachable { registry: name.registry().to_owned(), cause })?;
         let client = Client::try_from(ClientConfig {
             protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
             connect_timeout: Some(CONNECT),

@@ -21,7 +21,8 @@ use crate::prober::Probers;
 use crate::status::status_of;
 use crate::steps::{Outcome, take};
 use crate::view::{
-    Backoff, Memory, ProbeResults, Runtime, Stage, container, full_name, init_containers, main_containers, restarts, waits_until,
+    Backoff, Memory, ProbeResults, Runtime, Stage, container, full_name, init_containers, main_containers, restarts,
+    waits_until,
 };
 use crate::volumes::PodDirectory;
 
