@@ -97,8 +97,6 @@ impl Manager {
     pub async fn run(self, cancel: CancellationToken) {
         let tasks = TaskTracker::new();
         let caches = Arc::new(Caches(STORED.iter().map(|r| (*r, Cache::new())).collect()));
-        let (recorder, record) = Recorder::new(&self.client, "controller-manager", "", cancel.clone());
-        tasks.spawn(record);
         let mut queues = Vec::new();
         for controller in CONTROLLERS {
             let queue = WorkQueue::new();
@@ -119,6 +117,8 @@ impl Manager {
             tokio::select! { () = cancel.cancelled() => break, () = cache.synced() => {} }
         }
         for (controller, queue) in &queues {
+            let (recorder, record) = Recorder::new(&self.client, controller.name, "", cancel.clone());
+            tasks.spawn(record);
             for _ in 0..WORKERS {
                 let worker = Worker {
                     controller,

@@ -116,6 +116,9 @@ impl ImageStore {
             Some(Auth::Bearer(token)) => RegistryAuth::Bearer(token),
         };
         let plain = is_loopback(name.registry());
+        knock(name.reference().resolve_registry(), plain)
+            .await
+            .map_err(|cause| PullError::Unreachable { registry: name.registry().to_owned(), cause })?;
         let client = Client::try_from(ClientConfig {
             protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
             connect_timeout: Some(CONNECT),
@@ -208,6 +211,23 @@ impl ImageStore {
             store.adopt_blob(&digest, file)
         };
         tokio::task::spawn_blocking(keep).await.map_err(other)?.map_err(other)
+    }
+}
+
+/// Finds out whether anybody is at the registry's address, with one limit over the look-up of the name and the connection:
+/// a name server that is silent would hold up a pull for much longer than a registry that is.
+async fn knock(registry: &str, plain: bool) -> Result<(), String> {
+    let proxies = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+    if !plain && proxies.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
+        // The proxy knows the way; this host may not.
+        return Ok(());
+    }
+    let has_port = registry.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let address = if has_port { registry.to_owned() } else { format!("{registry}:{}", if plain { 80 } else { 443 }) };
+    match tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect(&address)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(format!("connect to {address}: {error}")),
+        Err(_) => Err(format!("connect to {address}: no answer within {} s", CONNECT.as_secs())),
     }
 }
 

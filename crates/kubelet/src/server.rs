@@ -94,6 +94,13 @@ fn say(status: StatusCode, message: impl Into<String>) -> Answer {
     answer
 }
 
+/// Why a request is not served.
+struct Refusal(StatusCode, String);
+
+fn no(status: StatusCode, message: impl Into<String>) -> Refusal {
+    Refusal(status, message.into())
+}
+
 /// Query parameters; a name may come several times.
 struct Query(Vec<(String, String)>);
 
@@ -124,8 +131,8 @@ impl Query {
         keys.iter().any(|key| matches!(self.one(key), Some("1" | "true")))
     }
 
-    fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, Answer> {
-        let bad = |text: &str| say(StatusCode::BAD_REQUEST, format!("invalid {key}: {text:?}"));
+    fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, Refusal> {
+        let bad = |text: &str| no(StatusCode::BAD_REQUEST, format!("invalid {key}: {text:?}"));
         self.one(key).filter(|text| !text.is_empty()).map(|text| text.parse().map_err(|_| bad(text))).transpose()
     }
 }
@@ -145,14 +152,14 @@ impl Server {
             (["containerLogs", namespace, pod, container], true) => self.logs(namespace, pod, container, &query).await,
             ([what @ ("exec" | "attach"), namespace, pod, rest @ ..], _) => match rest {
                 [container] | [_, container] => self.session(what, namespace, pod, container, &query, request).await,
-                _ => Err(say(StatusCode::NOT_FOUND, "404 page not found")),
+                _ => Err(no(StatusCode::NOT_FOUND, "404 page not found")),
             },
             (["portForward", namespace, pod] | ["portForward", namespace, pod, _], _) => {
                 self.port_forward(namespace, pod, &query, request).await
             }
-            _ => Err(say(StatusCode::NOT_FOUND, "404 page not found")),
+            _ => Err(no(StatusCode::NOT_FOUND, "404 page not found")),
         };
-        result.unwrap_or_else(|error| error)
+        result.unwrap_or_else(|Refusal(status, message)| say(status, message))
     }
 
     fn list(&self) -> Answer {
@@ -163,22 +170,22 @@ impl Server {
         answer
     }
 
-    async fn find(&self, namespace: &str, name: &str) -> Result<(Arc<Pod>, Runtime), Answer> {
+    async fn find(&self, namespace: &str, name: &str) -> Result<(Arc<Pod>, Runtime), Refusal> {
         let is_it = |pod: &Arc<Pod>| {
             pod.metadata.namespace.as_deref() == Some(namespace) && pod.metadata.name.as_deref() == Some(name)
         };
         let pod = (self.pods)().into_iter().find(is_it);
-        let pod = pod.ok_or_else(|| say(StatusCode::NOT_FOUND, format!("pod \"{name}\" not found")))?;
+        let pod = pod.ok_or_else(|| no(StatusCode::NOT_FOUND, format!("pod \"{name}\" not found")))?;
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let runtime = look(&self.context, &pod, &uid).await;
-        let runtime = runtime.map_err(|error| say(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))?;
+        let runtime = runtime.map_err(|error| no(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))?;
         Ok((pod, runtime))
     }
 
-    async fn logs(&self, namespace: &str, name: &str, container: &str, query: &Query) -> Result<Answer, Answer> {
+    async fn logs(&self, namespace: &str, name: &str, container: &str, query: &Query) -> Result<Answer, Refusal> {
         let (pod, runtime) = self.find(namespace, name).await?;
         if crate::view::container(&pod, container).is_none() {
-            return Err(say(StatusCode::NOT_FOUND, format!("container \"{container}\" not found in pod \"{name}\"")));
+            return Err(no(StatusCode::NOT_FOUND, format!("container \"{container}\" not found in pod \"{name}\"")));
         }
         let since = match (query.number::<i64>("sinceSeconds")?, query.number::<jiff::Timestamp>("sinceTime")?) {
             (Some(seconds), _) => client::clock::now().checked_sub(jiff::SignedDuration::from_secs(seconds)).ok(),
@@ -194,7 +201,7 @@ impl Server {
         let started = |state: &&ContainerState| state.stage != Stage::Created;
         let state = if query.on(&["previous"]) {
             let missing = || {
-                say(
+                no(
                     StatusCode::BAD_REQUEST,
                     format!("previous terminated container \"{container}\" in pod \"{name}\" not found"),
                 )
@@ -204,7 +211,7 @@ impl Server {
             let missing = || {
                 let message =
                     format!("container \"{container}\" in pod \"{name}\" is waiting to start: ContainerCreating");
-                say(StatusCode::BAD_REQUEST, message)
+                no(StatusCode::BAD_REQUEST, message)
             };
             runtime.latest(container).filter(started).ok_or_else(missing)?
         };
@@ -248,11 +255,10 @@ impl Server {
         container: &str,
         query: &Query,
         request: Request<Incoming>,
-    ) -> Result<Answer, Answer> {
+    ) -> Result<Answer, Refusal> {
         let (pod, runtime) = self.find(namespace, name).await?;
         let state = runtime.latest(container).filter(|state| state.stage == Stage::Running);
-        let state =
-            state.ok_or_else(|| say(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))?;
+        let state = state.ok_or_else(|| no(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))?;
         let (stdin, stdout) = (query.on(&["input", "stdin"]), query.on(&["output", "stdout"]));
         let (stderr, tty) = (query.on(&["error", "stderr"]), query.on(&["tty"]));
         let cri = self.context.cri.clone();
@@ -290,11 +296,11 @@ impl Server {
         name: &str,
         query: &Query,
         request: Request<Incoming>,
-    ) -> Result<Answer, Answer> {
+    ) -> Result<Answer, Refusal> {
         let (_, runtime) = self.find(namespace, name).await?;
         let sandbox = runtime.ready_sandbox();
         let sandbox =
-            sandbox.ok_or_else(|| say(StatusCode::NOT_FOUND, format!("pod \"{name}\" has no running sandbox")))?;
+            sandbox.ok_or_else(|| no(StatusCode::NOT_FOUND, format!("pod \"{name}\" has no running sandbox")))?;
         let ports =
             query.all("port").iter().flat_map(|ports| ports.split(',')).filter_map(|port| port.parse().ok()).collect();
         let wanted = v1::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port: ports };
@@ -303,14 +309,14 @@ impl Server {
     }
 
     /// Hands the connection over to the runtime's streaming server, byte by byte.
-    async fn pass(&self, url: Result<String, tonic::Status>, request: Request<Incoming>) -> Result<Answer, Answer> {
-        let url = url.map_err(|status| say(StatusCode::INTERNAL_SERVER_ERROR, status.message()))?;
-        let failed = |error: anyhow::Error| say(StatusCode::BAD_GATEWAY, format!("{error:#}"));
+    async fn pass(&self, url: Result<String, tonic::Status>, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let url = url.map_err(|status| no(StatusCode::INTERNAL_SERVER_ERROR, status.message()))?;
+        let failed = |error: anyhow::Error| no(StatusCode::BAD_GATEWAY, format!("{error:#}"));
         let (mut answer, other) = self.knock(&url, &request).await.map_err(failed)?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let status = answer.status();
             let body = answer.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            return Err(say(status, String::from_utf8_lossy(&body).into_owned()));
+            return Err(no(status, String::from_utf8_lossy(&body).into_owned()));
         }
         let upgraded = hyper::upgrade::on(&mut answer);
         let cancel = self.cancel.clone();

@@ -195,7 +195,7 @@ fn container_status(
     let known = known_status(pod, &container.name);
     let mut status = json!({
         "name": container.name,
-        "image": latest.map(|state| state.image.clone()).filter(|image| !image.is_empty()).unwrap_or(image),
+        "image": latest.map(|state| state.image.clone()).filter(|image| !image.is_empty() && !image.starts_with("sha256:")).unwrap_or(image),
         "imageID": latest.map(|state| state.image_id.clone()).unwrap_or_default(),
         "restartCount": latest.map_or_else(|| known.map_or(0, |known| known.restart_count), |state| i32::try_from(state.attempt).unwrap_or(i32::MAX)),
         "ready": false,

@@ -1,6 +1,6 @@
 //! One worker for each pod: looks, plans, acts, reports, and sleeps until something happens.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use client::{EventType, Patch};
@@ -20,7 +20,10 @@ use crate::probe::Kind;
 use crate::prober::Probers;
 use crate::status::status_of;
 use crate::steps::{Outcome, take};
-use crate::view::{Backoff, Memory, ProbeResults, Runtime, Stage, container};
+use crate::view::{
+    Backoff, Memory, ProbeResults, Runtime, Stage, container, full_name, init_containers, main_containers, restarts,
+    waits_until,
+};
 use crate::volumes::PodDirectory;
 
 /// The pause after a step of tidying that failed.
@@ -52,6 +55,8 @@ struct Worker {
     steps: HashMap<Id, Step>,
     held: BTreeMap<Step, Timestamp>,
     probers: Probers,
+    /// Dead containers whose pause before the next start has been told.
+    told: HashSet<String>,
 }
 
 /// Runs one pod until it is gone (true) or the kubelet stops (false).
@@ -71,6 +76,7 @@ pub(crate) async fn run(
         steps: HashMap::new(),
         held: BTreeMap::new(),
         probers: Probers::new(context.clone(), verdicts),
+        told: HashSet::new(),
         context,
     };
     loop {
@@ -134,6 +140,7 @@ impl Worker {
             self.memory.ended = Some(("DeadlineExceeded".to_owned(), message.to_owned()));
         }
         self.probers.keep(pod, &runtime, &mut self.memory);
+        self.tell_pauses(pod, &runtime, now);
         let plan = plan_pod(pod, &runtime, &self.memory, wanted.gone, now);
         let mut wake = plan.wake;
         let mut finish = false;
@@ -157,6 +164,19 @@ impl Worker {
             return Ok(Turn::Finished);
         }
         Ok(Turn::Again(wake))
+    }
+
+    /// Records an event for each container that died and has to wait.
+    fn tell_pauses(&mut self, pod: &Pod, runtime: &Runtime, now: Timestamp) {
+        self.told.retain(|id| runtime.containers.iter().any(|state| state.id == *id));
+        for own in init_containers(pod).iter().chain(main_containers(pod)) {
+            let Some(dead) = runtime.latest(&own.name).filter(|state| state.is_dead()) else { continue };
+            let waits = restarts(pod, own, dead.exit_code) && waits_until(&self.memory, dead, now).is_some();
+            if waits && self.told.insert(dead.id.clone()) {
+                let message = format!("Back-off restarting failed container {} in pod {}", own.name, full_name(pod));
+                self.context.event(pod, Some(&own.name), EventType::Warning, "BackOff", &message);
+            }
+        }
     }
 
     /// Writes the status if it is not what was written last.

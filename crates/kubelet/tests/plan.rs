@@ -95,7 +95,9 @@ impl Case {
     }
     fn backing_off(self, pause: i64) -> Self {
         let backoff = Backoff { pause: seconds(pause), grown: now() - seconds(30) };
-        self.with(|memory| drop(memory.restarts.insert("a".into(), backoff)))
+        self.with(|memory| {
+            memory.restarts.insert("a".into(), backoff);
+        })
     }
     fn plan(&self) -> String {
         let plan = plan_pod(&self.pod, &self.runtime, &self.memory, self.gone, now());
@@ -307,7 +309,7 @@ fn a_pod_that_leaves_is_ended_from_the_inside_out() {
             ("stopped", two().deleted(7).sandbox(true).dead("a", 143).dead("b", 0).plan()),
             ("sandbox stopped", two().deleted(7).sandbox(false).dead("a", 143).dead("b", 0).plan()),
             ("never began", two().deleted(7).plan()),
-            ("just starting", two().deleted(7).sandbox(true).with(|m| drop(m.underway.insert(starting))).plan()),
+            ("just starting", two().deleted(7).sandbox(true).with(|m| m.underway = [starting].into()).plan()),
             ("by force", forced.plan()),
         ],
         expect![[r##"
