@@ -20,9 +20,11 @@ const KIND_NAMES: &[(&str, &str, &str)] = &[
     ("crates/client/src/events.rs", "Event", "recording events is what the file is for"),
     ("crates/client/src/api.rs", "namespaces", "a part of every path of a namespaced object, whatever its kind"),
     ("crates/apiserver/src/request.rs", "namespaces", "a part of every path of a namespaced object, whatever its kind"),
+    ("crates/apiserver/src/openapi.rs", "namespaces", "a part of every path of a namespaced object, whatever its kind"),
+    ("crates/apiserver/src/watch.rs", "events", "what a watch sends is called so; the kind is not meant"),
+    ("crates/apiserver/src/write.rs", "pods", "a binding says where a pod goes, and is carried out on that pod"),
     ("crates/apiserver/src/admission.rs", "namespaces", "nothing is created in a namespace that is missing or ends"),
     ("crates/apiserver/src/admission.rs", "Namespace", "the first namespaces may not be deleted"),
-    ("crates/apiserver/src/delete.rs", "Namespace", "a namespace ends in two phases"),
     ("crates/apiserver/src/lib.rs", "Namespace", "its own path is that of a namespace without anything in it"),
     ("crates/apiserver/src/streams.rs", "nodes", "logs and exec go to the address that the pod's node tells"),
 ];

@@ -14,7 +14,14 @@ pub struct Options {
 /// Installs what is missing, and runs the checks one after the other; the last words are those of the tests.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     host::need_root("run the tests")?;
-    host::install(&[("busybox", "busybox-static"), ("curl", "curl"), ("nft", "nftables"), ("script", "bsdutils"), ("tar", "tar"), ("dpkg", "dpkg")])?;
+    host::install(&[
+        ("busybox", "busybox-static"),
+        ("curl", "curl"),
+        ("nft", "nftables"),
+        ("script", "bsdutils"),
+        ("tar", "tar"),
+        ("dpkg", "dpkg"),
+    ])?;
     let cargo = || cmd(env!("CARGO"));
     if !cargo().args(["nextest", "--version"]).output()?.status.success() {
         host::say("Installing cargo-nextest from crates.io (some minutes)");

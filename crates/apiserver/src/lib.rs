@@ -218,7 +218,8 @@ impl ApiServer {
         };
         let needs_namespace =
             served.namespaced() && r.namespace.is_empty() && !matches!(r.verb, "list" | "watch" | "deletecollection");
-        if !verbs.contains(&r.verb) || (needs_namespace && r.name.is_empty()) {
+        let needs_name = matches!(r.verb, "update" | "patch");
+        if !verbs.contains(&r.verb) || ((needs_namespace || needs_name) && r.name.is_empty()) {
             return Err(ApiError::method_not_allowed());
         }
         match (r.subresource.as_str(), r.verb) {

@@ -165,7 +165,8 @@ async fn start(
     let cri_socket = dirs.run_dir.join("cri.sock");
     let serving = engine.clone();
     part(&mut parts, "the CRI socket", |stop| async move {
-        tokio::select! { () = stop.cancelled() => Ok(()), ended = serving.serve(&cri_socket) => ended }
+        tokio::select! { () = stop.cancelled() => {}, ended = serving.serve(&cri_socket) => ended? }
+        fs::remove_file(&cri_socket).with_context(|| format!("remove {}", cri_socket.display()))
     });
     let control_socket = dirs.control_socket();
     part(&mut parts, "the control socket", |stop| control::serve(control_socket, images, stop));
