@@ -32,6 +32,11 @@ impl Options {
                 .ok_or_else(|| ApiError::internal("no schema of DeleteOptions"))?;
             cx.decode(ty, body)?
         };
+        if let Some(kind) = given["kind"].as_str().filter(|k| *k != "DeleteOptions") {
+            return Err(ApiError::bad_request(format!(
+                "decoded object cannot be converted to DeleteOptions: it is a {kind}"
+            )));
+        }
         let text = |v: &Value| v.as_str().map(str::to_owned);
         let query = |key: &str| Some(cx.query.get(key).to_owned()).filter(|v| !v.is_empty());
         let orphan = given["orphanDependents"]
@@ -179,31 +184,34 @@ impl ApiServer {
 fn mark(served: &Served, current: &Value, options: &Options) -> Option<Value> {
     let grace = if served.row.graceful { served.row.hooks.grace_period(current, options.grace) } else { 0 };
     let mut object = current.clone();
-    match meta::deletion_timestamp(current) {
-        Some(_) => {
-            let old = current["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
-            // A second deletion may shorten the wait and never lengthen it.
-            if options.grace.is_none() || grace >= old {
-                return (old == 0 && !has_finalizers(current)).then_some(object);
-            }
-            let begun = meta::deletion_timestamp(current).and_then(time::parse)?.as_second() - old;
-            let at = jiff::Timestamp::from_second(begun + grace).ok()?;
-            meta::set(&mut object, "deletionTimestamp", time::seconds(at));
-        }
-        None => {
-            let at = jiff::Timestamp::from_second(clock::now().as_second() + grace).ok()?;
-            meta::set(&mut object, "deletionTimestamp", time::seconds(at));
-            match options.propagation.as_deref() {
-                Some("Orphan") => meta::add_finalizer(&mut object, "orphan"),
-                Some("Foreground") => meta::add_finalizer(&mut object, "foregroundDeletion"),
-                _ => {}
-            }
-            served.row.hooks.begin_deletion(&mut object);
-            if served.row.has_generation {
-                meta::set(&mut object, "generation", meta::generation(current) + 1);
-            }
+    if let Some(policy) = options.propagation.as_deref() {
+        // The last word on the dependents holds, also where the deletion has begun.
+        meta::remove_finalizer(&mut object, "orphan");
+        meta::remove_finalizer(&mut object, "foregroundDeletion");
+        match policy {
+            "Orphan" => meta::add_finalizer(&mut object, "orphan"),
+            "Foreground" => meta::add_finalizer(&mut object, "foregroundDeletion"),
+            _ => {}
         }
     }
-    meta::set(&mut object, "deletionGracePeriodSeconds", grace);
-    Some(object)
+    let Some(ends) = meta::deletion_timestamp(current).map(str::to_owned) else {
+        let at = jiff::Timestamp::from_second(clock::now().as_second().saturating_add(grace)).ok()?;
+        meta::set(&mut object, "deletionTimestamp", time::seconds(at));
+        meta::set(&mut object, "deletionGracePeriodSeconds", grace);
+        served.row.hooks.begin_deletion(&mut object);
+        if served.row.has_generation {
+            meta::set(&mut object, "generation", meta::generation(current) + 1);
+        }
+        return Some(object);
+    };
+    let old = current["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    // A second deletion may shorten the wait and never lengthen it.
+    if options.grace.is_some() && grace < old {
+        let at = jiff::Timestamp::from_second(time::parse(&ends)?.as_second() - old + grace).ok()?;
+        meta::set(&mut object, "deletionTimestamp", time::seconds(at));
+        meta::set(&mut object, "deletionGracePeriodSeconds", grace);
+        return Some(object);
+    }
+    let finished = old == 0 && !has_finalizers(&object);
+    (finished || meta::finalizers(&object) != meta::finalizers(current)).then_some(object)
 }
