@@ -32,7 +32,11 @@ impl Options {
                 .ok_or_else(|| ApiError::internal("no schema of DeleteOptions"))?;
             cx.decode(ty, body)?
         };
-        if let Some(kind) = given["kind"].as_str().filter(|k| *k != "DeleteOptions") {
+        Self::of(cx, &given)
+    }
+
+    fn of(cx: &Context, given: &Value) -> Result<Self, ApiError> {
+        if let Some(kind) = given["kind"].as_str().filter(|k| !matches!(*k, "" | "DeleteOptions")) {
             return Err(ApiError::bad_request(format!(
                 "decoded object cannot be converted to DeleteOptions: it is a {kind}"
             )));
@@ -109,6 +113,29 @@ impl ApiServer {
                 Include::Metadata,
             ),
         }
+    }
+
+    /// `POST …/eviction`: a deletion that asks whether the pod may be spared. Without disruption budgets it always may.
+    pub(crate) async fn evict(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        body: Bytes,
+    ) -> Result<Response<Body>, ApiError> {
+        let ty = schema::type_named("policy.v1.Eviction").ok_or_else(|| ApiError::internal("no schema of Eviction"))?;
+        let eviction = cx.decode(ty, &body)?;
+        if !matches!(meta::name(&eviction), "") && meta::name(&eviction) != request.name {
+            return Err(ApiError::bad_request(format!(
+                "name in URL does not match name in Eviction object: {:?} and {:?}",
+                request.name,
+                meta::name(&eviction)
+            )));
+        }
+        let options = Options::of(cx, &eviction["deleteOptions"])?;
+        self.delete_one(served, &request.namespace, &request.name, &options).await?;
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+        respond::object(&cx.accept, None, "meta.v1.Status", StatusCode::CREATED, &status, Include::None)
     }
 
     /// `DELETE` of a collection: every object the selectors name.

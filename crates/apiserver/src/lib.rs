@@ -233,6 +233,7 @@ impl ApiServer {
             let body = read_body(request.into_body()).await?;
             match (r.subresource.as_str(), r.verb) {
                 ("binding", _) => self.bind(cx, r, &served, body).await,
+                ("eviction", _) => self.evict(cx, r, &served, body).await,
                 ("", "create") => self.create(cx, r, &served, body).await,
                 ("", "list") => self.list(cx, r, &served).await,
                 ("", "delete") => {
