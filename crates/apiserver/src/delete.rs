@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use client::{Body, clock};
+use futures::{StreamExt, stream};
 use http::{Response, StatusCode};
 use object_model::{ApiError, FieldError, FieldPath, meta, time};
 use serde_json::{Value, json};
@@ -13,6 +14,9 @@ use crate::served::Served;
 use crate::table::Include;
 use crate::write::{has_finalizers, store_failed};
 use crate::{ApiServer, respond, stored};
+
+/// How many objects of a collection are being deleted at a time.
+const DELETIONS_AT_ONCE: usize = 64;
 
 /// What a client wants of a deletion: body and query of the request, read together.
 struct Options {
@@ -148,14 +152,16 @@ impl ApiServer {
     ) -> Result<Response<Body>, ApiError> {
         let options = Options::read(cx, &body)?;
         let (objects, metadata) = self.select(cx, request, served)?;
-        for object in &objects {
-            match self.delete_one(served, meta::namespace(object), meta::name(object), &options).await {
+        // Side by side, so that the store takes many of them in one durable step.
+        let deletions = objects.iter().map(|o| self.delete_one(served, meta::namespace(o), meta::name(o), &options));
+        let mut outcomes = stream::iter(deletions.collect::<Vec<_>>()).buffer_unordered(DELETIONS_AT_ONCE);
+        while let Some(outcome) = outcomes.next().await {
+            match outcome {
                 Err(error) if error.code == 404 => {}
-                outcome => {
-                    outcome?;
-                }
+                outcome => drop(outcome?),
             }
         }
+        drop(outcomes);
         self.list_response(cx, served, objects, metadata)
     }
 
