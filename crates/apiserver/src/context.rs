@@ -7,7 +7,7 @@ use bytes::Bytes;
 use client::Body;
 use http::{HeaderMap, Method, Request, header};
 use http_body_util::{BodyExt, Limited};
-use object_model::{ApiError, Reason};
+use object_model::{ApiError, FieldError, FieldPath, Reason};
 use schema::{DecodeError, Decoded, Type};
 use serde_json::Value;
 
@@ -45,18 +45,15 @@ pub enum Strictness {
 
 impl Context {
     /// The context of a request by a user.
-    ///
-    /// # Errors
-    /// 406 when the client accepts nothing the server speaks.
-    pub fn new(user: User, request: &Request<Body>) -> Result<Self, ApiError> {
-        Ok(Self {
+    pub fn new(user: User, request: &Request<Body>) -> Self {
+        Self {
             user,
             query: Query::of(request.uri()),
-            accept: Accept::of(request.headers())?,
+            accept: Accept::of(request.headers()),
             method: request.method().clone(),
             headers: request.headers().clone(),
             warnings: Mutex::default(),
-        })
+        }
     }
 
     /// Adds a warning.
@@ -69,32 +66,38 @@ impl Context {
         std::mem::take(&mut *self.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
+    /// What upstream calls the options of this method.
+    fn options_kind(&self) -> &'static str {
+        match self.method {
+            Method::POST => "CreateOptions",
+            Method::PUT => "UpdateOptions",
+            Method::DELETE => "DeleteOptions",
+            _ => "PatchOptions",
+        }
+    }
+
     /// Whether nothing is to be stored.
     ///
     /// # Errors
-    /// 400 for a value other than `All`.
+    /// 422 for a value other than `All`.
     pub fn dry_run(&self) -> Result<bool, ApiError> {
         match self.query.get("dryRun") {
             "" => Ok(false),
             "All" => Ok(true),
-            other => {
-                Err(ApiError::bad_request(format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"")))
-            }
+            other => Err(unsupported(self.options_kind(), "dryRun", other, &["All"])),
         }
     }
 
     /// How strictly the body is read.
     ///
     /// # Errors
-    /// 400 for an unknown value.
+    /// 422 for an unknown value.
     pub fn strictness(&self) -> Result<Strictness, ApiError> {
         match self.query.get("fieldValidation") {
             "Ignore" => Ok(Strictness::Ignore),
             "" | "Warn" => Ok(Strictness::Warn),
             "Strict" => Ok(Strictness::Strict),
-            other => Err(ApiError::bad_request(format!(
-                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-            ))),
+            other => Err(unsupported(self.options_kind(), "fieldValidation", other, &["Ignore", "Strict", "Warn"])),
         }
     }
 
@@ -109,6 +112,7 @@ impl Context {
     /// # Errors
     /// 415 for an unknown media type, 400 for a body that does not parse or, when strict, has unknown fields.
     pub fn decode(&self, ty: &'static Type, body: &[u8]) -> Result<Value, ApiError> {
+        self.strictness()?;
         let decoded = match self.content_type() {
             "application/json" => schema::decode_json(ty, body),
             "application/yaml" => schema::decode_yaml(ty, body),
@@ -121,29 +125,54 @@ impl Context {
                 ]));
             }
         };
-        self.judge(decoded)
+        let (package, kind) = ty.name.rsplit_once('.').unwrap_or(("", ty.name));
+        let version = package.rsplit('.').next().unwrap_or_default();
+        let decoded = decoded.map_err(|e| {
+            ApiError::bad_request(match e {
+                DecodeError::Malformed(text) => format!(
+                    "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {text}"
+                ),
+                DecodeError::Type { message, .. } => {
+                    format!("{kind} in version {version:?} cannot be handled as a {kind}: {message}")
+                }
+            })
+        })?;
+        self.judge(decoded).map_err(ApiError::bad_request)
+    }
+
+    /// Reads what a patch made of an object.
+    ///
+    /// # Errors
+    /// 422 where it is no object of its type or, when strict, has unknown fields.
+    pub fn decode_patched(&self, ty: &'static Type, patched: Value) -> Result<Value, ApiError> {
+        self.strictness()?;
+        let refuse = |why: String| {
+            let error = FieldError::invalid(&FieldPath::new("patch"), patched.to_string(), why);
+            ApiError::invalid("", "", "", &[error])
+        };
+        let decoded = schema::conform(ty, patched.clone()).map_err(|e| refuse(e.to_string()))?;
+        self.judge(decoded).map_err(refuse)
     }
 
     /// Takes a decoded object, or refuses or warns of its problems.
-    ///
-    /// # Errors
-    /// 400 as [`Context::decode`].
-    pub fn judge(&self, decoded: Result<Decoded, DecodeError>) -> Result<Value, ApiError> {
-        let decoded = decoded.map_err(|e| ApiError::bad_request(e.to_string()))?;
+    fn judge(&self, decoded: Decoded) -> Result<Value, String> {
         if !decoded.problems.is_empty() {
-            match self.strictness()? {
-                Strictness::Ignore => {}
-                Strictness::Warn => decoded.problems.iter().for_each(|p| self.warn(p.clone())),
-                Strictness::Strict => {
-                    return Err(ApiError::bad_request(format!(
-                        "strict decoding error: {}",
-                        decoded.problems.join(", ")
-                    )));
+            match self.strictness() {
+                Ok(Strictness::Strict) => {
+                    return Err(format!("strict decoding error: {}", decoded.problems.join(", ")));
                 }
+                Ok(Strictness::Warn) => decoded.problems.iter().for_each(|p| self.warn(p.clone())),
+                Ok(Strictness::Ignore) | Err(_) => {}
             }
         }
         Ok(decoded.value)
     }
+}
+
+/// 422 for a query parameter with a value it does not know.
+pub fn unsupported(options: &str, field: &str, value: &str, supported: &[&str]) -> ApiError {
+    let error = FieldError::not_supported(&FieldPath::new(field), value, supported);
+    ApiError::invalid("meta.k8s.io", options, "", &[error])
 }
 
 fn decode_protobuf(ty: &'static Type, body: &[u8]) -> Result<Value, ApiError> {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use client::{Body, clock};
+use futures::{StreamExt, stream};
 use http::{Response, StatusCode};
 use object_model::{ApiError, FieldError, FieldPath, meta, time};
 use serde_json::{Value, json};
@@ -13,6 +14,9 @@ use crate::served::Served;
 use crate::table::Include;
 use crate::write::{has_finalizers, store_failed};
 use crate::{ApiServer, respond, stored};
+
+/// How many objects of a collection are being deleted at a time.
+const DELETIONS_AT_ONCE: usize = 64;
 
 /// What a client wants of a deletion: body and query of the request, read together.
 struct Options {
@@ -32,6 +36,15 @@ impl Options {
                 .ok_or_else(|| ApiError::internal("no schema of DeleteOptions"))?;
             cx.decode(ty, body)?
         };
+        Self::of(cx, &given)
+    }
+
+    fn of(cx: &Context, given: &Value) -> Result<Self, ApiError> {
+        if let Some(kind) = given["kind"].as_str().filter(|k| !matches!(*k, "" | "DeleteOptions")) {
+            return Err(ApiError::bad_request(format!(
+                "decoded object cannot be converted to DeleteOptions: it is a {kind}"
+            )));
+        }
         let text = |v: &Value| v.as_str().map(str::to_owned);
         let query = |key: &str| Some(cx.query.get(key).to_owned()).filter(|v| !v.is_empty());
         let orphan = given["orphanDependents"]
@@ -106,6 +119,29 @@ impl ApiServer {
         }
     }
 
+    /// `POST …/eviction`: a deletion that asks whether the pod may be spared. Without disruption budgets it always may.
+    pub(crate) async fn evict(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        body: Bytes,
+    ) -> Result<Response<Body>, ApiError> {
+        let ty = schema::type_named("policy.v1.Eviction").ok_or_else(|| ApiError::internal("no schema of Eviction"))?;
+        let eviction = cx.decode(ty, &body)?;
+        if !matches!(meta::name(&eviction), "") && meta::name(&eviction) != request.name {
+            return Err(ApiError::bad_request(format!(
+                "name in URL does not match name in Eviction object: {:?} and {:?}",
+                request.name,
+                meta::name(&eviction)
+            )));
+        }
+        let options = Options::of(cx, &eviction["deleteOptions"])?;
+        self.delete_one(served, &request.namespace, &request.name, &options).await?;
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+        respond::object(&cx.accept, None, "meta.v1.Status", StatusCode::CREATED, &status, Include::None)
+    }
+
     /// `DELETE` of a collection: every object the selectors name.
     pub(crate) async fn delete_collection(
         &self,
@@ -116,14 +152,16 @@ impl ApiServer {
     ) -> Result<Response<Body>, ApiError> {
         let options = Options::read(cx, &body)?;
         let (objects, metadata) = self.select(cx, request, served)?;
-        for object in &objects {
-            match self.delete_one(served, meta::namespace(object), meta::name(object), &options).await {
+        // Side by side, so that the store takes many of them in one durable step.
+        let deletions = objects.iter().map(|o| self.delete_one(served, meta::namespace(o), meta::name(o), &options));
+        let mut outcomes = stream::iter(deletions.collect::<Vec<_>>()).buffer_unordered(DELETIONS_AT_ONCE);
+        while let Some(outcome) = outcomes.next().await {
+            match outcome {
                 Err(error) if error.code == 404 => {}
-                outcome => {
-                    outcome?;
-                }
+                outcome => drop(outcome?),
             }
         }
+        drop(outcomes);
         self.list_response(cx, served, objects, metadata)
     }
 
@@ -179,31 +217,34 @@ impl ApiServer {
 fn mark(served: &Served, current: &Value, options: &Options) -> Option<Value> {
     let grace = if served.row.graceful { served.row.hooks.grace_period(current, options.grace) } else { 0 };
     let mut object = current.clone();
-    match meta::deletion_timestamp(current) {
-        Some(_) => {
-            let old = current["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
-            // A second deletion may shorten the wait and never lengthen it.
-            if options.grace.is_none() || grace >= old {
-                return (old == 0 && !has_finalizers(current)).then_some(object);
-            }
-            let begun = meta::deletion_timestamp(current).and_then(time::parse)?.as_second() - old;
-            let at = jiff::Timestamp::from_second(begun + grace).ok()?;
-            meta::set(&mut object, "deletionTimestamp", time::seconds(at));
-        }
-        None => {
-            let at = jiff::Timestamp::from_second(clock::now().as_second() + grace).ok()?;
-            meta::set(&mut object, "deletionTimestamp", time::seconds(at));
-            match options.propagation.as_deref() {
-                Some("Orphan") => meta::add_finalizer(&mut object, "orphan"),
-                Some("Foreground") => meta::add_finalizer(&mut object, "foregroundDeletion"),
-                _ => {}
-            }
-            served.row.hooks.begin_deletion(&mut object);
-            if served.row.has_generation {
-                meta::set(&mut object, "generation", meta::generation(current) + 1);
-            }
+    if let Some(policy) = options.propagation.as_deref() {
+        // The last word on the dependents holds, also where the deletion has begun.
+        meta::remove_finalizer(&mut object, "orphan");
+        meta::remove_finalizer(&mut object, "foregroundDeletion");
+        match policy {
+            "Orphan" => meta::add_finalizer(&mut object, "orphan"),
+            "Foreground" => meta::add_finalizer(&mut object, "foregroundDeletion"),
+            _ => {}
         }
     }
-    meta::set(&mut object, "deletionGracePeriodSeconds", grace);
-    Some(object)
+    let Some(ends) = meta::deletion_timestamp(current).map(str::to_owned) else {
+        let at = jiff::Timestamp::from_second(clock::now().as_second().saturating_add(grace)).ok()?;
+        meta::set(&mut object, "deletionTimestamp", time::seconds(at));
+        meta::set(&mut object, "deletionGracePeriodSeconds", grace);
+        served.row.hooks.begin_deletion(&mut object);
+        if served.row.has_generation {
+            meta::set(&mut object, "generation", meta::generation(current) + 1);
+        }
+        return Some(object);
+    };
+    let old = current["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    // A second deletion may shorten the wait and never lengthen it.
+    if options.grace.is_some() && grace < old {
+        let at = jiff::Timestamp::from_second(time::parse(&ends)?.as_second() - old + grace).ok()?;
+        meta::set(&mut object, "deletionTimestamp", time::seconds(at));
+        meta::set(&mut object, "deletionGracePeriodSeconds", grace);
+        return Some(object);
+    }
+    let finished = old == 0 && !has_finalizers(&object);
+    (finished || meta::finalizers(&object) != meta::finalizers(current)).then_some(object)
 }

@@ -112,10 +112,7 @@ impl ApiServer {
 
     async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
         let user = request.extensions_mut().remove::<User>().unwrap_or_else(User::anonymous);
-        let cx = match Context::new(user, &request) {
-            Ok(cx) => cx,
-            Err(error) => return respond::error(&error, None),
-        };
+        let cx = Context::new(user, &request);
         let path = request.uri().path().to_owned();
         let target = request::target(&cx.method, &path, &cx.query);
         let mut response = match self.dispatch(&cx, &path, target, request).await {
@@ -218,8 +215,13 @@ impl ApiServer {
         };
         let needs_namespace =
             served.namespaced() && r.namespace.is_empty() && !matches!(r.verb, "list" | "watch" | "deletecollection");
-        let needs_name = matches!(r.verb, "update" | "patch");
-        if !verbs.contains(&r.verb) || ((needs_namespace || needs_name) && r.name.is_empty()) {
+        // POST makes members of collections; what exists is written by its name.
+        let misplaced = match r.verb {
+            "create" => r.subresource.is_empty() && !r.name.is_empty(),
+            "update" | "patch" => r.name.is_empty(),
+            _ => false,
+        };
+        if !verbs.contains(&r.verb) || misplaced || (needs_namespace && r.name.is_empty()) {
             return Err(ApiError::method_not_allowed());
         }
         match (r.subresource.as_str(), r.verb) {
@@ -231,6 +233,7 @@ impl ApiServer {
             let body = read_body(request.into_body()).await?;
             match (r.subresource.as_str(), r.verb) {
                 ("binding", _) => self.bind(cx, r, &served, body).await,
+                ("eviction", _) => self.evict(cx, r, &served, body).await,
                 ("", "create") => self.create(cx, r, &served, body).await,
                 ("", "list") => self.list(cx, r, &served).await,
                 ("", "delete") => {

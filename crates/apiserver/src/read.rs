@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{Entry, StoreError};
 
-use crate::context::Context;
+use crate::context::{Context, unsupported};
 use crate::request::{Format, ResourceRequest, View};
 use crate::served::Served;
 use crate::table::Include;
+use crate::watch::forbidden;
 use crate::write::store_failed;
 use crate::{ApiServer, respond, stored, table};
 
@@ -33,18 +34,19 @@ impl Selection {
     ///
     /// # Errors
     /// 400 for a selector that does not parse, or a field the kind does not select by.
-    pub fn of(cx: &Context, request: &ResourceRequest, served: &Served) -> Result<Self, ApiError> {
+    pub fn of(cx: &Context, served: &Served) -> Result<Self, ApiError> {
         let (label_text, field_text) = (cx.query.get("labelSelector"), cx.query.get("fieldSelector"));
         let labels = LabelSelector::parse(label_text).map_err(|e| ApiError::bad_request(e.to_string()))?;
         let fields = FieldSelector::parse(field_text).map_err(|e| ApiError::bad_request(e.to_string()))?;
         for (path, _, _) in &fields.terms {
             let generic = path == "metadata.name" || (path == "metadata.namespace" && served.namespaced());
             if !generic && !served.row.selectable_fields.contains(&path.as_str()) {
-                return Err(ApiError::bad_request(format!(
-                    "Unable to find {:?} that match label selector {label_text:?}, field selector {field_text:?}: \
-                     field label not supported: {path}",
-                    format!("{}/{}, Resource={}", request.group, request.version, request.resource)
-                )));
+                // kubectl puts this sentence into one of its own.
+                return Err(ApiError::bad_request(if served.row.selectable_fields.is_empty() {
+                    format!("{path:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+                } else {
+                    format!("field label not supported: {path}")
+                }));
             }
         }
         Ok(Self { labels, fields, served: *served })
@@ -122,7 +124,7 @@ impl ApiServer {
         served: &Served,
     ) -> Result<Response<Body>, ApiError> {
         self.await_revision(cx).await?;
-        let selection = Selection::of(cx, request, served)?;
+        let selection = Selection::of(cx, served)?;
         let (format, view) = cx.accept.first(|format, view| match view {
             View::Object | View::Metadata => true,
             View::Table(_) => format == Format::Json,
@@ -143,7 +145,7 @@ impl ApiServer {
         request: &ResourceRequest,
         served: &Served,
     ) -> Result<(Vec<Value>, Value), ApiError> {
-        let selection = Selection::of(cx, request, served)?;
+        let selection = Selection::of(cx, served)?;
         let mut objects = Vec::new();
         let page = self.page(cx, request, served, |entry| {
             let object = stored::decode(served, entry)?;
@@ -218,23 +220,27 @@ impl ApiServer {
         let limit = usize::try_from(cx.query.number("limit")?.unwrap_or(0)).unwrap_or(0);
         let token = cx.query.get("continue");
         let asked = cx.query.get("resourceVersion");
-        let exact = match cx.query.get("resourceVersionMatch") {
+        if cx.query.has("sendInitialEvents") {
+            return Err(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+        }
+        if !token.is_empty() && !asked.is_empty() && asked != "0" {
+            return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let field = "resourceVersionMatch";
+        let exact = match cx.query.get(field) {
             "" => false,
             _ if asked.is_empty() => {
-                return Err(ApiError::bad_request(
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                ));
+                return Err(forbidden(field, "resourceVersionMatch is forbidden unless resourceVersion is provided"));
             }
             _ if !token.is_empty() => {
-                return Err(ApiError::bad_request("resourceVersionMatch is forbidden when continue is provided"));
+                return Err(forbidden(field, "resourceVersionMatch is forbidden when continue is provided"));
+            }
+            "Exact" if asked == "0" => {
+                return Err(forbidden(field, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
             }
             "Exact" => true,
             "NotOlderThan" => false,
-            other => {
-                return Err(ApiError::bad_request(format!(
-                    "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-                )));
-            }
+            other => return Err(unsupported("ListOptions", field, other, &["Exact", "NotOlderThan"])),
         };
         let prefix = served.namespace_prefix(&request.namespace);
         let (after, at) = if token.is_empty() {

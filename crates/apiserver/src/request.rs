@@ -178,14 +178,11 @@ pub enum View {
 pub struct Accept(pub Vec<(Format, View)>);
 
 impl Accept {
-    /// Reads the `Accept` header. What is not known is left out; nothing, or `*/*`, is JSON.
-    ///
-    /// # Errors
-    /// 406 when nothing acceptable is left.
-    pub fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+    /// Reads the `Accept` header. What is not known is left out; no header, or `*/*`, is JSON.
+    pub fn of(headers: &HeaderMap) -> Self {
         let text = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         if text.trim().is_empty() {
-            return Ok(Self(vec![(Format::Json, View::Object)]));
+            return Self(vec![(Format::Json, View::Object)]);
         }
         let mut wanted: Vec<(i64, (Format, View))> = Vec::new();
         for clause in text.split(',') {
@@ -215,11 +212,8 @@ impl Accept {
             };
             wanted.push((quality, (format, view)));
         }
-        if wanted.is_empty() {
-            return Err(not_acceptable());
-        }
         wanted.sort_by_key(|(quality, _)| -quality);
-        Ok(Self(wanted.into_iter().map(|(_, want)| want).collect()))
+        Self(wanted.into_iter().map(|(_, want)| want).collect())
     }
 
     /// The first wanted form that is offered.
@@ -278,16 +272,16 @@ mod tests {
         let accept = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, text.parse().expect("header"));
-            Accept::of(&headers).map(|a| a.0)
+            Accept::of(&headers).0
         };
         assert_eq!(
-            accept("application/json;as=Table;v=v1;g=meta.k8s.io,application/json").expect("accepted"),
+            accept("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"),
             [(Format::Json, View::Table("v1")), (Format::Json, View::Object)]
         );
         assert_eq!(
-            accept("application/json;q=0.5, application/vnd.kubernetes.protobuf").expect("accepted")[0],
+            accept("application/json;q=0.5, application/vnd.kubernetes.protobuf")[0],
             (Format::Protobuf, View::Object)
         );
-        assert_eq!(accept("text/html").unwrap_err().code, 406);
+        assert_eq!(Accept(accept("text/html")).first(|_, _| true).unwrap_err().code, 406);
     }
 }

@@ -73,7 +73,11 @@ impl Served {
 
     /// The start of the keys of a namespace, or of all where it is empty.
     pub fn namespace_prefix(&self, namespace: &str) -> String {
-        if namespace.is_empty() { self.prefix() } else { format!("{}/{namespace}/", self.row.storage) }
+        if namespace.is_empty() || !self.namespaced() {
+            self.prefix()
+        } else {
+            format!("{}/{namespace}/", self.row.storage)
+        }
     }
 
     /// The key of an object.

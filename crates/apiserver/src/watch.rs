@@ -1,5 +1,6 @@
 //! Watching objects: the changes of a collection as a stream, in the form and view the client wants.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use object_model::{ApiError, Reason, meta};
 use serde_json::{Value, json};
-use store::{Event, StoreError, Watch};
+use store::{Event, Store, StoreError, Watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::context::Context;
@@ -35,6 +36,7 @@ struct Watching {
     format: Format,
     view: View,
     include: Include,
+    store: Arc<dyn Store>,
     changes: Watch,
     columns_sent: bool,
     bookmarks: bool,
@@ -54,7 +56,7 @@ impl ApiServer {
         request: &ResourceRequest,
         served: &Served,
     ) -> Result<Response<Body>, ApiError> {
-        let selection = Selection::of(cx, request, served)?;
+        let selection = Selection::of(cx, served)?;
         let (format, view) = cx.accept.first(|format, view| match view {
             View::Object | View::Metadata => true,
             View::Table(_) => format == Format::Json,
@@ -96,6 +98,7 @@ impl ApiServer {
             format,
             view,
             include: Include::of(cx.query.get("includeObject")),
+            store: self.store.clone(),
             changes: self.store.watch(&prefix, self.store.revision()).map_err(|e| store_failed(&e))?,
             columns_sent: false,
             bookmarks,
@@ -151,7 +154,7 @@ fn content_type(format: Format) -> &'static str {
     }
 }
 
-fn forbidden(field: &str, text: &str) -> ApiError {
+pub(crate) fn forbidden(field: &str, text: &str) -> ApiError {
     let path = object_model::FieldPath::new(field);
     ApiError::invalid("meta.k8s.io", "ListOptions", "", &[object_model::FieldError::forbidden(&path, text)])
 }
@@ -176,11 +179,11 @@ impl Watching {
                 },
                 () = sleep_until(self.end_at) => {
                     self.over = true;
-                    if self.bookmarks { self.push_bookmark(false) } else { Ok(()) }
+                    if self.bookmarks { self.catch_up() } else { Ok(()) }
                 }
                 () = sleep_until(self.bookmark_at), if self.bookmarks => {
                     self.bookmark_at = Instant::now() + BOOKMARK_EVERY;
-                    self.push_bookmark(false)
+                    self.catch_up()
                 }
             };
             if let Err(error) = outcome {
@@ -203,6 +206,20 @@ impl Watching {
             }
         }
         Ok(())
+    }
+
+    /// Sends what waits, then a bookmark of the newest revision: where nothing of this collection changes, a client's
+    /// revision would else grow too old to go on from.
+    fn catch_up(&mut self) -> Result<(), ApiError> {
+        let newest = self.store.revision();
+        let complete = !self.changes.is_ended();
+        while let Some(event) = self.changes.try_next() {
+            self.change(&event)?;
+        }
+        if complete {
+            self.revision = self.revision.max(newest);
+        }
+        self.push_bookmark(false)
     }
 
     fn change(&mut self, event: &Event) -> Result<(), ApiError> {

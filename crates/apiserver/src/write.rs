@@ -18,6 +18,9 @@ use crate::{ApiServer, admission, respond, stored};
 const NAME_TRIES: usize = 8;
 /// How often a write is tried anew on what another write left (upstream's number for patches).
 const CONFLICT_TRIES: usize = 5;
+/// The kinds of patch there are.
+const PATCH_TYPES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
 
 impl ApiServer {
     /// `POST` to a collection: reads, completes, judges and stores one object.
@@ -121,10 +124,16 @@ impl ApiServer {
             );
         }
         let given = meta::resource_version(&wanted).to_owned();
-        if given.is_empty() && !served.row.unconditional_update {
+        if given.is_empty() && !missing && !served.row.unconditional_update {
             let path = FieldPath::new("metadata").child("resourceVersion");
             let error = FieldError::invalid(&path, 0, "must be specified for an update");
             return Err(ApiError::invalid(served.row.group, served.row.kind, &request.name, &[error]));
+        }
+        if meta::name(&wanted).is_empty() {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({} based on URL) was undeterminable: name must be provided",
+                request.name
+            )));
         }
         let mut wanted = wanted;
         check_identity(served, request, &mut wanted)?;
@@ -150,21 +159,20 @@ impl ApiServer {
         let scale_ty =
             schema::type_named("autoscaling.v1.Scale").ok_or_else(|| ApiError::internal("no schema of Scale"))?;
         let ty = if request.subresource == "scale" { scale_ty } else { served.ty };
+        let content_type = cx.content_type().to_owned();
+        if !PATCH_TYPES.contains(&content_type.as_str()) {
+            return Err(unsupported_media_type(&PATCH_TYPES));
+        }
         let patch: Value =
             serde_json::from_slice(&body).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
-        let content_type = cx.content_type().to_owned();
+        if content_type == PATCH_TYPES[1] && !patch.is_object() {
+            return Err(ApiError::bad_request("error decoding patch: a merge patch is a JSON object"));
+        }
         let apply = |current: &Value| -> Result<Value, ApiError> {
             let patched = match content_type.as_str() {
                 "application/json-patch+json" => schema::json_patch(current, &patch),
                 "application/merge-patch+json" => Ok(schema::merge_patch(current, &patch)),
-                "application/strategic-merge-patch+json" => schema::strategic_merge(ty, current, &patch),
-                _ => {
-                    return Err(unsupported_media_type(&[
-                        "application/json-patch+json",
-                        "application/merge-patch+json",
-                        "application/strategic-merge-patch+json",
-                    ]));
-                }
+                _ => schema::strategic_merge(ty, current, &patch),
             };
             let patched = patched.map_err(|e| match e {
                 schema::PatchError::Malformed(text) => ApiError::bad_request(text),
@@ -173,7 +181,7 @@ impl ApiServer {
                     format!("the server rejected our request due to an error in our request: {text}"),
                 ),
             })?;
-            cx.judge(schema::conform(ty, patched))
+            cx.decode_patched(ty, patched)
         };
         if request.subresource == "scale" {
             return self.modify_scale(cx, request, served, apply).await;
@@ -461,14 +469,17 @@ fn judge(served: &Served, name: &str, errors: &[FieldError]) -> Result<(), ApiEr
 fn check_identity(served: &Served, request: &ResourceRequest, object: &mut Value) -> Result<(), ApiError> {
     let (api_version, kind) = (served.api_version(), served.row.kind);
     let given = (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default());
-    if (!given.0.is_empty() && given.0 != api_version) || (!given.1.is_empty() && given.1 != kind) {
+    if !given.1.is_empty() && given.1 != kind {
         return Err(ApiError::bad_request(format!(
-            "{} in version \"{}\" cannot be handled as a {kind}: the object provided is unrecognized (must be of type {kind}): \
-             couldn't get version/kind; expected {api_version}, Kind={kind}, found {}, Kind={}",
-            if given.1.is_empty() { kind } else { given.1 },
-            served.row.version,
-            given.0,
-            given.1
+            "{} in version {:?} cannot be handled as a {kind}: the object provided is unrecognized (must be of type {kind})",
+            given.1,
+            given.0.rsplit('/').next().unwrap_or_default(),
+        )));
+    }
+    if !given.0.is_empty() && given.0 != api_version {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({api_version})",
+            given.0
         )));
     }
     let namespace = meta::namespace(object).to_owned();

@@ -204,7 +204,7 @@ fn parse_requirement(part: &str) -> Result<Requirement, SelectorError> {
             ),
         )
     } else if let Some((head, rest)) = part.split_once('(') {
-        let values = rest.trim_end().strip_suffix(')').ok_or_else(|| fail("expected: ',' or ')'"))?;
+        let values = rest.trim_end().strip_suffix(')').ok_or_else(|| fail("found '', expected: ',' or ')'"))?;
         let values: Vec<String> = values.split(',').map(|v| v.trim().to_owned()).collect();
         match head.split_whitespace().collect::<Vec<_>>()[..] {
             [key, "in"] => (key.to_owned(), Operator::In(values)),

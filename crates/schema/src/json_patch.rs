@@ -53,10 +53,8 @@ pub fn json_patch(current: &Value, patch: &Value) -> Result<Value, PatchError> {
                 )));
             }
         }
-        json_patch::patch(&mut result, std::slice::from_ref(operation)).map_err(|error| {
-            let why = error.kind;
-            PatchError::DoesNotApply(format!("the server rejected our request due to an error in our request: {why}"))
-        })?;
+        json_patch::patch(&mut result, std::slice::from_ref(operation))
+            .map_err(|error| PatchError::DoesNotApply(format!("{}: {}", operation.path(), error.kind)))?;
     }
     Ok(result)
 }

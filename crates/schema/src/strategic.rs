@@ -234,11 +234,12 @@ fn arrange(merged: Vec<Value>, order: &[Value], original: &[Value], key: Option<
     let (mut wanted, mut own) = (wanted.into_iter().peekable(), own.into_iter().peekable());
     let mut all = Vec::new();
     while let (Some(left), Some(right)) = (wanted.peek(), own.peek()) {
-        let left_first = match (position(original, left, key), position(original, right, key)) {
-            (Some(left), Some(right)) => left < right,
+        // An element that is new to the object comes before the server's own.
+        let own_first = match (position(original, right, key), position(original, left, key)) {
+            (Some(right), Some(left)) => right < left,
             _ => false,
         };
-        all.extend(if left_first { wanted.next() } else { own.next() });
+        all.extend(if own_first { own.next() } else { wanted.next() });
     }
     all.extend(wanted);
     all.extend(own);

@@ -99,7 +99,7 @@ fn the_element_order_can_be_set() {
             json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}, {"name": "new"}],
                 "containers": [{"name": "new", "image": "n"}, {"name": "a", "image": "x"}]}),
         ),
-        json!({"containers": [{"name": "b"}, {"name": "a", "image": "x"}, {"name": "server"}, {"name": "new", "image": "n"}]}),
+        json!({"containers": [{"name": "b"}, {"name": "a", "image": "x"}, {"name": "new", "image": "n"}, {"name": "server"}]}),
     );
     let ty = type_named("core.v1.Pod").expect("in the table");
     assert_eq!(

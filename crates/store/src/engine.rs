@@ -50,7 +50,7 @@ struct Watcher {
 }
 
 enum Command {
-    Write(Write, oneshot::Sender<Result<Arc<Entry>, StoreError>>),
+    Write(Write, Answer),
     Compact(u64, oneshot::Sender<Result<(), StoreError>>),
     Close(oneshot::Sender<()>),
 }
@@ -179,7 +179,8 @@ struct Writer<L> {
     relaxed_since: Option<Instant>,
 }
 
-type Reply = (oneshot::Sender<Result<Arc<Entry>, StoreError>>, Arc<Entry>);
+type Answer = oneshot::Sender<Result<Arc<Entry>, StoreError>>;
+type Reply = (Answer, Arc<Entry>);
 
 impl<L: Log> Writer<L> {
     fn run(mut self) {
@@ -228,7 +229,7 @@ impl<L: Log> Writer<L> {
     }
 
     /// Checks, commits and shows a group of writes, then answers each.
-    fn write_group(&mut self, writes: Vec<(Write, oneshot::Sender<Result<Arc<Entry>, StoreError>>)>) {
+    fn write_group(&mut self, writes: Vec<(Write, Answer)>) {
         if writes.is_empty() {
             return;
         }

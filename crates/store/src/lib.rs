@@ -147,6 +147,11 @@ impl Watch {
         }
     }
 
+    /// Whether no more events will be added to those that wait: the store closed, or the reader was too slow.
+    pub fn is_ended(&self) -> bool {
+        self.live.is_closed()
+    }
+
     /// The next event if one is there already.
     pub fn try_next(&mut self) -> Option<Arc<Event>> {
         self.backlog.pop_front().or_else(|| self.live.try_recv().ok())
@@ -156,7 +161,7 @@ impl Watch {
 /// The store. See the crate's documentation for the contract.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// The newest revision.
+    /// The newest revision. Events up to it are in the queues of their watches already.
     fn revision(&self) -> u64;
 
     /// The newest entry of a key.

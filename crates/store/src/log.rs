@@ -80,6 +80,9 @@ pub struct RedbLog {
     database: Database,
 }
 
+/// Revisions with their records, not decoded.
+type RawRecords = Vec<(u64, Vec<u8>)>;
+
 impl RedbLog {
     /// Opens the file, or makes it.
     ///
@@ -116,7 +119,7 @@ impl RedbLog {
         Ok(Self { database })
     }
 
-    fn try_load(&self) -> Result<(LogState, Vec<(u64, Vec<u8>)>), redb::Error> {
+    fn try_load(&self) -> Result<(LogState, RawRecords), redb::Error> {
         let txn = self.database.begin_read()?;
         let table = txn.open_table(STATE)?;
         let number = |key: &str| Ok::<_, redb::Error>(table.get(key)?.map_or(0, |v| v.value()));
