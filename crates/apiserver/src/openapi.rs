@@ -101,10 +101,13 @@ fn operations(served: &Served) -> Vec<Op<'static>> {
 /// Answers a path below `/openapi`, or `None` when it is none.
 pub fn answer(path: &str, query: &Query, headers: &HeaderMap) -> Option<Result<Response<Body>, ApiError>> {
     let rest = path.strip_prefix("/openapi/")?.trim_end_matches('/');
-    let accepts_json = headers
-        .get(header::ACCEPT)
-        .and_then(|v| v.to_str().ok())
-        .is_none_or(|a| a.is_empty() || a.contains("json") || a.contains("*/*"));
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    // Clients write the version in this media type with `@` or with a dot.
+    if rest == "v2" && accept.contains("com.github.proto-openapi.spec.v2") {
+        let message = schema::swagger::encode(&documents().v2);
+        return Some(Ok(respond::typed(StatusCode::OK, schema::swagger::MEDIA_TYPE, message)));
+    }
+    let accepts_json = accept.is_empty() || accept.contains("json") || accept.contains("*/*");
     if !accepts_json {
         return Some(Err(ApiError::new(
             Reason::NotAcceptable,
