@@ -38,6 +38,7 @@ fn the_pod_of_the_tutorial_runs_and_answers_and_goes() {
     assert!(node.ok("delete pod simple-echo").starts_with("pod \"simple-echo\" deleted"));
     assert_eq!(node.list("pods"), [] as [serde_json::Value; 0]);
     node.ok(&format!("apply -f {pod}"));
+    node.ok("wait --for=condition=Ready pod/simple-echo --timeout=60s");
     node.ok(&format!("delete -f {pod}"));
     let said = node.try_kubectl("get pod");
     assert_eq!((said.out.as_str(), said.err.as_str()), ("", "No resources found in default namespace.\n"));
