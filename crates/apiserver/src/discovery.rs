@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use client::Body;
 use http::{HeaderMap, Response, StatusCode, header};
 use object_model::{ApiError, Reason, api_version};
@@ -41,7 +42,7 @@ pub fn answer(
         ["apis", group, version] => resource_list(group, version).map(|d| ("application/json", d)),
         _ => return None,
     };
-    Some(document.map(|(content_type, document)| tagged(headers, content_type, &document)))
+    Some(document.map(|(content_type, document)| tagged(headers, content_type, format!("{document}\n").into())))
 }
 
 fn not_there() -> ApiError {
@@ -49,9 +50,8 @@ fn not_there() -> ApiError {
 }
 
 /// A document with its hash as ETag, or 304 for a client that has it.
-pub fn tagged(headers: &HeaderMap, content_type: &str, document: &Value) -> Response<Body> {
-    let text = format!("{document}\n");
-    let tag = format!("\"{}\"", hash(text.as_bytes()));
+pub fn tagged(headers: &HeaderMap, content_type: &str, text: Bytes) -> Response<Body> {
+    let tag = format!("\"{}\"", hash(&text));
     let mut response = if headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes()) {
         let mut response = Response::new(client::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;

@@ -7,18 +7,19 @@ use client::Body;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use object_model::{ApiError, Reason};
 use schema::openapi::Op;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::discovery::{hash, tagged};
 use crate::request::Query;
 use crate::respond;
 use crate::served::Served;
 
+/// Texts only: as values the documents would take ten times the memory, for ever.
 struct Documents {
-    index: Value,
+    index: String,
     /// By the path below `/openapi/v3/`: text and hash.
     v3: BTreeMap<String, (String, String)>,
-    v2: Value,
+    v2: String,
 }
 
 fn documents() -> &'static Documents {
@@ -47,7 +48,7 @@ fn documents() -> &'static Documents {
             v3.insert(path.clone(), (text, hash));
         }
         let all: Vec<Op<'static>> = by_version.into_values().flat_map(|(_, ops)| ops).collect();
-        Documents { index: json!({"paths": paths}), v3, v2: schema::openapi::v2(&all) }
+        Documents { index: json!({"paths": paths}).to_string(), v3, v2: schema::openapi::v2(&all).to_string() }
     })
 }
 
@@ -115,8 +116,8 @@ pub fn answer(path: &str, query: &Query, headers: &HeaderMap) -> Option<Result<R
         )));
     }
     Some(match rest {
-        "v2" => Ok(tagged(headers, "application/json", &documents().v2)),
-        "v3" => Ok(tagged(headers, "application/json", &documents().index)),
+        "v2" => Ok(tagged(headers, "application/json", documents().v2.as_str().into())),
+        "v3" => Ok(tagged(headers, "application/json", documents().index.as_str().into())),
         _ => match rest.strip_prefix("v3/").and_then(|p| documents().v3.get_key_value(p)) {
             Some((path, (text, hash))) => Ok(version_document(path, text, hash, query.get("hash"))),
             None => Err(ApiError::new(Reason::NotFound, "the server could not find the requested resource")),

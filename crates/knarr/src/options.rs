@@ -39,10 +39,10 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct Dirs {
     /// What outlives a reboot: objects, keys, images, volumes, logs.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/knarr", env = "KNARR_DATA_DIR")]
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/knarr", env = "KNARR_DATA_DIR", value_parser = absolute)]
     pub data_dir: PathBuf,
     /// What does not: sockets, and the state of running pods.
-    #[arg(long, value_name = "DIR", default_value = "/run/knarr", env = "KNARR_RUN_DIR")]
+    #[arg(long, value_name = "DIR", default_value = "/run/knarr", env = "KNARR_RUN_DIR", value_parser = absolute)]
     pub run_dir: PathBuf,
 }
 
@@ -61,6 +61,11 @@ impl Dirs {
     pub fn control_socket(&self) -> PathBuf {
         self.run_dir.join("knarr.sock")
     }
+}
+
+/// Mounts, shims and other commands are told these paths, and have working directories of their own.
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    std::path::absolute(text).map_err(|e| e.to_string())
 }
 
 /// Options of `knarr server`.
