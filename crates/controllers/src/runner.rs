@@ -108,7 +108,7 @@ impl Manager {
             let reflector = Reflector {
                 api: self.client.api(resource),
                 params: ListParams::default(),
-                decode: |text| serde_json::from_slice(text),
+                decode: if is_looked_into(resource) { decode_whole } else { decode_metadata },
                 cache: cache.clone(),
             };
             tasks.spawn(reflector.run(cancel.clone()));
@@ -137,6 +137,25 @@ impl Manager {
         tasks.close();
         tasks.wait().await;
     }
+}
+
+/// Whether any controller looks at more of these objects than their metadata.
+fn is_looked_into(resource: Resource) -> bool {
+    CONTROLLERS.iter().any(|c| c.subject == resource || c.reads.iter().any(|r| r.resource == resource))
+}
+
+fn decode_whole(text: &[u8]) -> Result<Value, serde_json::Error> {
+    serde_json::from_slice(text)
+}
+
+/// Keeps the metadata alone: thousands of Events, and what Secrets hold, have no business in this cache.
+fn decode_metadata(text: &[u8]) -> Result<Value, serde_json::Error> {
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        metadata: Value,
+    }
+    let Metadata { metadata } = serde_json::from_slice(text)?;
+    Ok(serde_json::json!({"metadata": metadata}))
 }
 
 /// Makes changes of what a controller sees wake its subjects.

@@ -11,6 +11,7 @@ mod server;
 mod uninstall;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -18,14 +19,16 @@ use tracing_subscriber::EnvFilter;
 
 use crate::options::{Command, Options};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+/// How many calls into the kernel or to shims may block at a time.
+const BLOCKING_THREADS: usize = 32;
+const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     // A shim forks, so it must be itself before any thread exists.
     if let Some(code) = isolation::dispatch(std::env::args_os()) {
         return code;
     }
+    isolation::memory::share_arenas();
     let options = Options::parse();
     let filter = EnvFilter::try_from_env("KNARR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
@@ -43,7 +46,13 @@ fn run(options: Options) -> Result<()> {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         anyhow::bail!("another TLS provider was installed before");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // Each thread has a stack; the default of 512 of them is met when a hundred pods start.
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_KEEP_ALIVE)
+        .build()
+        .context("start the runtime")?;
     runtime.block_on(async {
         match options.command {
             Command::Server(options) => server::run(options).await,

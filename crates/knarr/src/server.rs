@@ -27,6 +27,9 @@ use crate::options::{Dirs, ServerOptions};
 use crate::pki::{API_TO_KUBELET, Pki, write_private};
 use crate::{control, first_objects, host, kubeconfig};
 
+/// How often memory that is free goes back to the kernel: what a burst of pods needed is not kept.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(60);
+
 const NODES: Resource = Resource { group: "", version: "v1", plural: "nodes" };
 
 /// Runs until SIGTERM or SIGINT.
@@ -200,6 +203,12 @@ async fn start(
     let kubelet_listener = TcpListener::from_std(kubelet_listener).context("listen for the kubelet")?;
     part(&mut parts, "the kubelet", |stop| kubelet.run(kubelet_listener, stop));
 
+    part(&mut parts, "the return of free memory", |stop| async move {
+        while tokio::time::timeout(GIVE_BACK_EVERY, stop.cancelled()).await.is_err() {
+            isolation::memory::release_free_pages();
+        }
+        Ok(())
+    });
     let kubeconfig = dirs.kubeconfig();
     part(&mut parts, "the announcement", |stop| async move {
         tokio::select! {

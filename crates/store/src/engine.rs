@@ -21,7 +21,7 @@ const CEILING_STEP: u64 = 10_000;
 const GROUP_MAX: usize = 512;
 /// The most events kept for watches and ranges of the past, and the most bytes of values in them.
 const HISTORY_MAX: usize = 65_536;
-const HISTORY_BYTES_MAX: usize = 16 << 20;
+const HISTORY_BYTES_MAX: usize = 8 << 20;
 /// How many events a watcher may lag behind before its watch is ended.
 const WATCH_QUEUE: usize = 8_192;
 
