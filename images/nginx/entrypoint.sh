@@ -1,6 +1,8 @@
 #!/bin/sh
 # Starts nginx as a proxy that passes every request to $BACKEND_HOST (host:port).
 set -eu
+# Process 1 is deaf to what it has not asked for; nginx sees to itself.
+trap 'exit 0' TERM
 : "${BACKEND_HOST:?set it to the host:port that requests go to}"
 
 cat > /etc/nginx/nginx.conf <<EOF

@@ -103,7 +103,7 @@ fn measure(options: &Options, cluster: &Cluster, images: &[images::Made]) -> any
 
     let many = host::progress(&format!("{MANY} pods"), || pods(cluster, "many", MANY))?;
     table.add_row([&format!("{MANY} pods: apply to all Ready"), &millis(many), "5 s", "18–25 s"]);
-    let shims = shims(cluster.knarr(), pid)?;
+    let shims = shims(cluster.knarr())?;
     ensure!(shims.len() >= MANY, "there are only {} shims for {MANY} pods", shims.len());
     let private = shims.values().sum::<u64>() / shims.len() as u64;
     table.add_row(["for each pod: shim, private", &megabytes(private), "1 MB", "13.5 MB"]);
@@ -209,15 +209,16 @@ fn memory(pid: i32) -> anyhow::Result<BTreeMap<String, u64>> {
     Ok(fields.collect())
 }
 
-/// The processes of knarr other than the server, and the bytes that each has for itself alone.
-fn shims(knarr: &Path, server: Pid) -> anyhow::Result<BTreeMap<i32, u64>> {
+/// The shims of the pods, and the bytes that each has for itself alone.
+fn shims(knarr: &Path) -> anyhow::Result<BTreeMap<i32, u64>> {
     let mut shims = BTreeMap::new();
     for entry in fs::read_dir("/proc").context("read the list of processes")? {
         let entry = entry.context("read the list of processes")?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         // A process may end while it is looked at.
         let ours = fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == knarr);
-        if ours && pid != server.as_raw() {
+        let shim = fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.trim() == "knarr-shim");
+        if ours && shim {
             let memory = memory(pid)?;
             let private = ["Private_Clean", "Private_Dirty"].iter().filter_map(|field| memory.get(*field)).sum();
             shims.insert(pid, private);

@@ -170,7 +170,9 @@ impl Cluster {
     pub fn stop(&self) -> anyhow::Result<()> {
         let Some(pid) = self.running() else { return Ok(()) };
         kill(pid, Signal::SIGTERM).with_context(|| format!("stop the server, process {pid}"))?;
-        wait_for("the end of the server", Duration::from_secs(30), || Ok(self.running().is_none()))
+        // A child that nobody has waited for yet stays as a zombie, which is an end as well.
+        let ended = || fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "));
+        wait_for("the end of the server", Duration::from_secs(30), || Ok(ended()))
     }
 
     /// Stops all pods and removes everything that knarr made. `knarr uninstall` asks first, unless told not to.

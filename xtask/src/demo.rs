@@ -227,6 +227,7 @@ fn delete_pod(demo: &Demo) -> anyhow::Result<()> {
     demo.kubectl("delete pod simple-echo")?;
     ensure!(demo.cluster.get(&["pods"])?["items"] == Value::Array(Vec::new()), "the pod is still there");
     demo.kubectl(&format!("apply -f {POD}"))?;
+    demo.kubectl(&format!("wait --for=condition=Ready pod/simple-echo {TIMEOUT}"))?;
     demo.kubectl(&format!("delete -f {POD}"))?;
     let gone = demo.kubectl("get pod")?;
     ensure!(!gone.contains("simple-echo"), "the pod is still there");
@@ -243,7 +244,10 @@ fn replica_set(demo: &Demo) -> anyhow::Result<()> {
     ensure!(before.len() == 3, "there are {} pods", before.len());
     let victim = name(&before[0]).to_owned();
     demo.kubectl(&format!("delete pod {victim}"))?;
-    demo.kubectl(&all_ready)?;
+    wait_for("another pod in its place", PATIENCE, || {
+        let pods = demo.pods("app=echo")?;
+        Ok(pods.len() == 3 && pods.iter().all(is_ready))
+    })?;
     demo.kubectl("get pod")?;
     let after = demo.pods("app=echo")?;
     let kept = after.iter().filter(|pod| before.iter().any(|old| name(old) == name(pod))).count();

@@ -102,10 +102,15 @@ fn operations(served: &Served) -> Vec<Op<'static>> {
 /// Answers a path below `/openapi`, or `None` when it is none.
 pub fn answer(path: &str, query: &Query, headers: &HeaderMap) -> Option<Result<Response<Body>, ApiError>> {
     let rest = path.strip_prefix("/openapi/")?.trim_end_matches('/');
-    let accepts_json = headers
-        .get(header::ACCEPT)
-        .and_then(|v| v.to_str().ok())
-        .is_none_or(|a| a.is_empty() || a.contains("json") || a.contains("*/*"));
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    // Clients write the version in this media type with `@` or with a dot.
+    if rest == "v2" && accept.contains("com.github.proto-openapi.spec.v2") {
+        // Asked for once in a while, so it is not kept beside the text.
+        let document = serde_json::from_str(&documents().v2).map_err(|e| ApiError::internal(e.to_string()));
+        let message = document.map(|document| schema::swagger::encode(&document));
+        return Some(message.map(|m| respond::typed(StatusCode::OK, schema::swagger::MEDIA_TYPE, m)));
+    }
+    let accepts_json = accept.is_empty() || accept.contains("json") || accept.contains("*/*");
     if !accepts_json {
         return Some(Err(ApiError::new(
             Reason::NotAcceptable,

@@ -190,6 +190,8 @@ impl Accept {
             let format = match parts.next().unwrap_or_default() {
                 "*/*" | "application/*" | "application/json" => Format::Json,
                 "application/vnd.kubernetes.protobuf" => Format::Protobuf,
+                // A form of the OpenAPI documents alone, which choose theirs by themselves; errors are JSON.
+                media if media.starts_with("application/com.github.proto-openapi.") => Format::Json,
                 _ => continue,
             };
             let (mut kind, mut version, mut group, mut quality) = ("", "", "", 1000_i64);

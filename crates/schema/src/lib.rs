@@ -16,6 +16,7 @@ pub mod openapi;
 pub mod protobuf;
 mod scalar;
 mod strategic;
+pub mod swagger;
 pub mod table;
 
 pub use decode::{DecodeError, Decoded, conform, decode_json, decode_yaml};

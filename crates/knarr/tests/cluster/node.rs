@@ -279,17 +279,21 @@ impl Node {
         copy
     }
 
-    /// Processes other than the server that belong to this machine: shims name its directory.
+    /// Processes of the binary other than the server: number and name. These tests run one at a time.
     pub fn processes(&self) -> Vec<(Pid, String)> {
-        let mark = self.dir.path().display().to_string();
         let all = fs::read_dir("/proc").expect("read the processes").flatten();
         let all = all.filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
-            let line = fs::read_to_string(entry.path().join("cmdline")).ok()?.replace('\0', " ");
-            let comm = fs::read_link(entry.path().join("exe")).ok()?;
-            (line.contains(&mark) && comm == Path::new(env!("CARGO_BIN_EXE_knarr"))).then(|| (Pid::from_raw(pid), line))
+            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+            let exe = fs::read_link(entry.path().join("exe")).ok()?;
+            (exe == Path::new(env!("CARGO_BIN_EXE_knarr"))).then(|| (Pid::from_raw(pid), name.trim().to_owned()))
         });
         all.filter(|(pid, _)| self.server.is_none() || *pid != self.pid()).collect()
+    }
+
+    /// The shims: one for each pod.
+    pub fn shims(&self) -> Vec<Pid> {
+        self.processes().into_iter().filter(|(_, name)| name == "knarr-shim").map(|(pid, _)| pid).collect()
     }
 }
 

@@ -48,7 +48,7 @@ fn a_killed_server_leaves_pods_serving_and_the_next_start_adopts_them() {
     assert!(node.ok("logs simple-echo -c echo").contains("start server"));
     node.ok("delete pod simple-echo");
     assert!(node.http(&address, 80).is_err(), "a deleted pod still answers");
-    eventually("the shim ends", || node.processes().is_empty().then_some(()));
+    eventually("the shim ends", || node.shims().is_empty().then_some(()));
 }
 
 #[test]

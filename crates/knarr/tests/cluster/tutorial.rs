@@ -19,6 +19,7 @@ fn the_pod_of_the_tutorial_runs_and_answers_and_goes() {
     let pod = manifest("simple-pod.yaml");
     assert_eq!(node.ok(&format!("apply -f {pod}")), "pod/simple-echo created\n");
     node.ok("wait --for=condition=Ready pod/simple-echo --timeout=60s");
+    assert_eq!(node.shims().len(), 1);
     let table = node.ok("get pod");
     let row: Vec<&str> = table.lines().nth(1).expect("a row").split_whitespace().collect();
     assert_eq!(row[..4], ["simple-echo", "2/2", "Running", "0"]);
@@ -37,10 +38,11 @@ fn the_pod_of_the_tutorial_runs_and_answers_and_goes() {
     assert!(node.ok("delete pod simple-echo").starts_with("pod \"simple-echo\" deleted"));
     assert_eq!(node.list("pods"), [] as [serde_json::Value; 0]);
     node.ok(&format!("apply -f {pod}"));
+    node.ok("wait --for=condition=Ready pod/simple-echo --timeout=60s");
     node.ok(&format!("delete -f {pod}"));
     let said = node.try_kubectl("get pod");
     assert_eq!((said.out.as_str(), said.err.as_str()), ("", "No resources found in default namespace.\n"));
-    eventually("the shims end", || node.processes().is_empty().then_some(()));
+    eventually("the shims end", || node.shims().is_empty().then_some(()));
 }
 
 #[test]

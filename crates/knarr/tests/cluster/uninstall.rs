@@ -69,7 +69,7 @@ fn uninstall_leaves_the_host_as_it_was() {
     node.start();
     node.ok(&format!("apply -f {}", manifest("simple-deployment.yaml")));
     node.ok("rollout status deployment echo --timeout=60s");
-    assert_eq!(node.processes().len(), 3, "one shim for each pod");
+    assert_eq!(node.shims().len(), 3, "one shim for each pod");
     let during = host(&node);
     for kind in ["link", "mount", "unix socket", "listening", "control group", "process", "here"] {
         let new = during.difference(&before).filter(|line| line.starts_with(kind)).count();
