@@ -32,8 +32,13 @@ const RETRY: Duration = Duration::from_millis(200);
 const MAX_PODS: u32 = 250;
 /// Images named in the status (upstream's value).
 const MAX_IMAGES: usize = 50;
-/// Below this part of free space or inodes the disk is under pressure (upstream's eviction thresholds).
-const LEAST_FREE_PERCENT: u64 = 10;
+/// Below this part of free space the disk is under pressure: upstream's eviction threshold for images, which are on the same
+/// file system as all else here, so that the lower one for the rest never counts.
+const LEAST_FREE_PERCENT: u64 = 15;
+/// Below this part of free inodes it is, too (upstream's eviction threshold).
+const LEAST_INODES_PERCENT: u64 = 5;
+/// Below this part of free process numbers they are under pressure (upstream has no threshold unless told one).
+const LEAST_PIDS_PERCENT: u64 = 10;
 /// Below this much available memory the node is under pressure (upstream's eviction threshold).
 const LEAST_MEMORY: i64 = 100 << 20;
 
@@ -79,6 +84,22 @@ fn meminfo(key: &str) -> anyhow::Result<i64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
     let kibi = line.and_then(|rest| rest.split_whitespace().next()).context("read /proc/meminfo")?;
     Ok(kibi.parse::<i64>()? * 1024)
+}
+
+/// Whether less than `percent` of `all` is free. File systems without a fixed number of inodes say that there are none.
+fn low(free: u64, all: u64, percent: u64) -> bool {
+    all > 0 && u128::from(free) * 100 < u128::from(all) * u128::from(percent)
+}
+
+/// How many tasks there are on the machine, and how many there can be.
+fn pids() -> anyhow::Result<(u64, u64)> {
+    let read = |path: &str| std::fs::read_to_string(path).with_context(|| format!("read {path}"));
+    // The fourth field is "running/all".
+    let load = read("/proc/loadavg")?;
+    let used =
+        load.split_whitespace().nth(3).and_then(|field| field.split('/').nth(1)).context("read /proc/loadavg")?;
+    let most = |path: &str| anyhow::Ok(read(path)?.trim().parse::<u64>()?);
+    Ok((used.parse()?, most("/proc/sys/kernel/pid_max")?.min(most("/proc/sys/kernel/threads-max")?)))
 }
 
 /// Registers the node, keeps its status and its lease fresh.
@@ -213,8 +234,8 @@ async fn facts(context: &Context) -> Value {
     };
     let (disk_total, disk_low) = match statvfs(&config.data_dir) {
         Ok(disk) => {
-            let low = |free: u64, all: u64| all > 0 && free * 100 < all * LEAST_FREE_PERCENT;
-            let low = low(disk.blocks_available(), disk.blocks()) || low(disk.files_available(), disk.files());
+            let low = low(disk.blocks_available(), disk.blocks(), LEAST_FREE_PERCENT)
+                || low(disk.files_available(), disk.files(), LEAST_INODES_PERCENT);
             (disk.blocks() * disk.fragment_size(), low)
         }
         Err(_) => (0, false),
@@ -238,7 +259,9 @@ async fn facts(context: &Context) -> Value {
         "KubeletHasSufficientMemory",
         "memory available",
     );
-    let pids = pressure("PIDPressure", false, "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "PID available");
+    let pids_low = pids().is_ok_and(|(used, all)| low(all.saturating_sub(used), all, LEAST_PIDS_PERCENT));
+    let pids =
+        pressure("PIDPressure", pids_low, "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "PID available");
     // Rounded, so that a growing disk image does not make the node look changed at each look.
     let disk_kibi = disk_total / 1024;
     let amounts = json!({
@@ -300,5 +323,23 @@ async fn renew(context: &Context) -> anyhow::Result<()> {
             }
         }
         Err(error) => Err(error).context("renew the lease"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressure_begins_below_the_threshold() {
+        assert!(!low(15, 100, 15));
+        assert!(low(14, 100, 15));
+        assert!(!low(0, 0, 5));
+    }
+
+    #[test]
+    fn this_machine_has_more_process_numbers_than_processes() {
+        let (used, all) = pids().unwrap();
+        assert!(used > 0 && used < all, "{used} of {all}");
     }
 }

@@ -149,13 +149,12 @@ async fn ask(
         let _ = Limited::new(response.into_body(), 10 << 10).collect().await;
         anyhow::Ok(status)
     };
-    tokio::pin!(connection);
+    tokio::pin!(exchange);
     tokio::select! {
-        status = exchange => status,
-        ended = &mut connection => match ended {
-            Ok(()) => bail!("EOF"),
-            Err(error) => bail!("{error}"),
-        },
+        status = &mut exchange => status,
+        // A server that closes after its answer ends the connection before the answer has been looked at; what went
+        // wrong on the way, if anything did, is what the exchange then says.
+        _ = connection => exchange.await,
     }
 }
 
@@ -173,5 +172,32 @@ mod tests {
             .to_vec();
         let (yes, no) = (Some(true), Some(false));
         assert_eq!(verdicts, [None, yes, None, None, None, None, None, no, None, yes]);
+    }
+
+    async fn probe_once(answer: &'static str) -> anyhow::Result<()> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let serve = async {
+            let (mut stream, _) = listener.accept().await?;
+            let _ = stream.read(&mut [0; 1024]).await?;
+            stream.write_all(answer.as_bytes()).await?;
+            stream.shutdown().await
+        };
+        let action = HTTPGetAction { port: IntOrString::Int(port.into()), ..HTTPGetAction::default() };
+        let container = Container::default();
+        let (served, verdict) = tokio::join!(serve, http(&container, &action, "127.0.0.1"));
+        served?;
+        verdict
+    }
+
+    #[tokio::test]
+    async fn a_server_that_closes_after_its_answer_has_answered() {
+        for _ in 0..50 {
+            probe_once("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        }
+        let refused = probe_once("HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
+        assert_eq!(refused.unwrap_err().to_string(), "HTTP probe failed with statuscode: 503");
+        assert!(probe_once("").await.is_err());
     }
 }

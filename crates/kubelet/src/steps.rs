@@ -40,8 +40,8 @@ pub(crate) enum Outcome {
     Sandbox(Option<Failure>),
     /// A container runs; `died` is when the one before it ended.
     Started { container: String, died: Option<Timestamp> },
-    /// A container does not run; or it does and must not, being condemned by id.
-    NotStarted { container: String, failure: Failure, condemn: Option<(String, String)> },
+    /// A container does not run; or it does and must not, being condemned by id. `died` as above.
+    NotStarted { container: String, failure: Failure, condemn: Option<(String, String)>, died: Option<Timestamp> },
 }
 
 /// Takes one step.
@@ -185,16 +185,17 @@ async fn start(
     attempt: u32,
     sandbox: String,
 ) -> Outcome {
+    let died = runtime.latest(name).filter(|state| state.is_dead()).and_then(|state| state.finished);
     let not_started = |reason: &str, message: String, condemn| Outcome::NotStarted {
         container: name.to_owned(),
         failure: later(reason, message, memory.starts.get(name)),
         condemn,
+        died,
     };
     let Some(container) = find_container(pod, name) else {
         return not_started("CreateContainerConfigError", "the container is gone".to_owned(), None);
     };
     let _making = context.making.acquire().await;
-    let died = runtime.latest(name).filter(|state| state.is_dead()).and_then(|state| state.finished);
     let around = context.surroundings(pod);
     let number = runtime.sandboxes.iter().find(|known| known.id == sandbox).map_or(0, |known| known.attempt);
     let config = match prepare(context, pod, runtime, memory, container, attempt).await {

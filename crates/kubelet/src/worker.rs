@@ -268,12 +268,13 @@ impl Worker {
             Outcome::Started { container, died } => {
                 self.memory.images.remove(&container);
                 self.memory.starts.remove(&container);
-                if let Some(died) = died {
-                    let old = self.memory.restarts.get(&container).copied();
-                    self.memory.restarts.insert(container, Backoff::after_restart(old, died, now));
-                }
+                self.grow_pause(container, died, now);
             }
-            Outcome::NotStarted { container, failure, condemn } => {
+            Outcome::NotStarted { container, failure, condemn, died } => {
+                // What was made and could not be run ended, as far as restarts go; a configuration that is not whole did not.
+                if matches!(failure.reason.as_str(), "RunContainerError" | "PostStartHookError") {
+                    self.grow_pause(container.clone(), died, now);
+                }
                 // The image may have gone meanwhile: look again.
                 self.memory.images.remove(&container);
                 self.memory.starts.insert(container, failure);
@@ -281,6 +282,14 @@ impl Worker {
                     self.memory.condemned.insert(id, why);
                 }
             }
+        }
+    }
+
+    /// Notes that a container was started after one that died: the next pause is longer.
+    fn grow_pause(&mut self, container: String, died: Option<Timestamp>, now: Timestamp) {
+        if let Some(died) = died {
+            let old = self.memory.restarts.get(&container).copied();
+            self.memory.restarts.insert(container, Backoff::after_restart(old, died, now));
         }
     }
 
