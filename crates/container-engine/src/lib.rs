@@ -234,6 +234,7 @@ pub(crate) fn new_id() -> String {
 }
 
 /// Nanoseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "the clock of the engine")]
 pub(crate) fn now() -> i64 {
     i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }

@@ -28,6 +28,7 @@ impl Peer {
         let address = listener.local_addr().unwrap().to_string();
         let (pages, asked) = (Arc::new(pages), Arc::new(AtomicUsize::new(0)));
         let counter = asked.clone();
+        #[expect(clippy::disallowed_methods, reason = "the peer stops it when it is dropped")]
         let serving = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {

@@ -40,6 +40,7 @@ impl Nursery {
         Ok(Self { exe: exe.to_owned(), process: Mutex::new(Self::spawn(exe)?) })
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the one place that starts the parent of shims")]
     fn spawn(exe: &Path) -> Result<(Child, UnixStream)> {
         let (ours, theirs) = wire::pair().context("make a socket pair")?;
         let child = Command::new(exe)

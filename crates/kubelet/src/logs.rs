@@ -277,6 +277,7 @@ mod tests {
         let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let (lines, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let ended = over.clone();
+        #[expect(clippy::disallowed_methods, reason = "the test joins it below")]
         let following = tokio::task::spawn(async move {
             let options = Options { follow: true, tail: Some(1), ..Options::default() };
             let ended = || std::future::ready(ended.load(std::sync::atomic::Ordering::SeqCst));

@@ -1,5 +1,7 @@
 //! A machine for one test: own mounts, own network, an image with busybox, and the engine on it.
 
+#![expect(clippy::disallowed_methods, reason = "this is the helper through which the tests run programs")]
+
 use std::{
     fs,
     net::SocketAddr,

@@ -119,7 +119,7 @@ fn a_server_that_cannot_start_says_why_and_leaves_nothing() {
     drop(taken);
     assert!(node.processes().is_empty() && !node.data().join("store.redb").exists());
 
-    let mut server = std::process::Command::from(node.server());
+    let mut server = node.server();
     let said = run(server.arg("--pod-cidr=everywhere"));
     assert_ne!(said.code(), 0, "{said:?}");
     assert!(said.err.contains("everywhere"), "{said:?}");
