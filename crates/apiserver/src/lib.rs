@@ -204,6 +204,17 @@ impl ApiServer {
             let type_name = "authentication.v1.SelfSubjectReview";
             return respond::object(&cx.accept, None, type_name, StatusCode::CREATED, &review, table::Include::None);
         }
+        if (r.group.as_str(), r.resource.as_str(), r.verb)
+            == ("apiextensions.k8s.io", "customresourcedefinitions", "list")
+        {
+            // kubectl asks for this list before it calls a kind unknown, and an error here hides that answer. There are
+            // none: the kind itself is not served.
+            let list = serde_json::json!({
+                "kind": "CustomResourceDefinitionList", "apiVersion": "apiextensions.k8s.io/v1",
+                "metadata": {"resourceVersion": self.store.revision().to_string()}, "items": [],
+            });
+            return Ok(respond::json_value(StatusCode::OK, &list));
+        }
         let served = Served::find(&r.group, &r.version, &r.resource)?;
         if !served.namespaced() && !r.namespace.is_empty() && !served.is_core("Namespace") {
             return Err(ApiError::new(Reason::NotFound, "the server could not find the requested resource"));

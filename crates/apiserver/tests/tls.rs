@@ -1,5 +1,7 @@
 //! The listener: TLS with optional client certificates, HTTP/1.1 and HTTP/2.
 
+#![expect(clippy::disallowed_methods, reason = "the tasks end with the test's runtime")]
+
 mod cluster;
 
 use std::net::SocketAddr;

@@ -22,8 +22,7 @@ fn a_manifest_that_is_wrong_is_refused_with_its_reason() {
     let apply = |text: &str| node.with_input("apply -f -", text);
     assert_says(&apply("apiVersion: v1\nkind: Pod\nmetadata: {name: x\n"), 1, &["error converting YAML to JSON"]);
     // Before it says so with validation on, kubectl lists custom resource definitions, which are not served yet.
-    let unknown_kind =
-        node.with_input("apply --validate=false -f -", "{apiVersion: v1, kind: Cat, metadata: {name: x}}");
+    let unknown_kind = node.with_input("apply -f -", "{apiVersion: v1, kind: Cat, metadata: {name: x}}");
     assert_says(&unknown_kind, 1, &["no matches for kind \"Cat\" in version \"v1\""]);
     let unknown_field = apply(&POD.replace("NAME", "x").replace("image:", "imagee: a, image:"));
     assert_says(&unknown_field, 1, &["BadRequest", "unknown field \"spec.containers[0].imagee\""]);
