@@ -83,7 +83,7 @@ pub struct ServerOptions {
     /// The node's name; the host's name if not given.
     #[arg(long, value_name = "NAME", value_parser = node_name)]
     pub node_name: Option<String>,
-    /// The node's address; that of the default route if not given.
+    /// The node's address; if not given, that of --kubelet-listen, or of the default route.
     #[arg(long, value_name = "ADDR")]
     pub node_ip: Option<IpAddr>,
     /// What pods get their addresses from.

@@ -143,7 +143,9 @@ async fn start(
 ) -> Result<Running> {
     let dirs = &options.dirs;
     let node = options.node_name.clone().map_or_else(host::node_name, Ok)?;
-    let address = options.node_ip.unwrap_or_else(host::address);
+    // The API server calls the kubelet at the node's address, so one that it is told to listen on is the node's.
+    let listening = Some(options.kubelet_listen.ip()).filter(|ip| !ip.is_unspecified());
+    let address = options.node_ip.or(listening).unwrap_or_else(host::address);
     let pki = Pki::ensure(&dirs.data_dir.join("pki"), &node, &host_names(&node, address), clock::now().as_second())?;
     let port = options.listen.port();
     let reach =

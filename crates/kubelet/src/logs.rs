@@ -125,16 +125,15 @@ pub fn tail(file: &mut File, count: usize) -> io::Result<u64> {
     Ok(starts.front().copied().filter(|_| count > 0).unwrap_or(at))
 }
 
-/// Reads a log into `send` until its end; with `follow`, until `ended` says that nothing will be added. `send` returns
-/// false when nobody listens any more.
-pub async fn read<F, S>(
+/// Reads a log into `send` until its end; with `follow`, until `ended` completes, after which nothing will be added.
+/// `send` returns false when nobody listens any more.
+pub async fn read<S>(
     path: &Path,
     options: Options,
-    mut ended: impl FnMut() -> F,
+    ended: impl Future<Output = ()>,
     mut send: impl FnMut(Vec<u8>) -> S,
 ) -> anyhow::Result<()>
 where
-    F: Future<Output = bool>,
     S: Future<Output = bool>,
 {
     let mut file = File::open(path).with_context(|| format!("open the log {}", path.display()))?;
@@ -148,12 +147,9 @@ where
     // Watched before the first read: what is written after it makes an event.
     let watch = if follow { Some(watch(path)?) } else { None };
     let mut buffer = vec![0; 64 << 10];
+    let mut last = !follow;
+    tokio::pin!(ended);
     loop {
-        // Asked before reading: what was written until then is still read.
-        let last = match &watch {
-            None => true,
-            Some(_) => ended().await,
-        };
         loop {
             let count = file.read(&mut buffer)?;
             if count == 0 {
@@ -169,7 +165,11 @@ where
         if last {
             return Ok(());
         }
-        changed(watch).await?;
+        tokio::select! {
+            // What was written until then is still read.
+            () = &mut ended => last = true,
+            outcome = changed(watch) => outcome?,
+        }
     }
 }
 
@@ -188,10 +188,7 @@ fn watch(path: &Path) -> anyhow::Result<pipe::Receiver> {
 async fn changed(watch: &pipe::Receiver) -> anyhow::Result<()> {
     let mut events = [0; 4096];
     loop {
-        // The writer of a log may hold it open beyond the container's end; then no event tells, so look now and then.
-        let ready = tokio::time::timeout(std::time::Duration::from_secs(1), watch.readable()).await;
-        let Ok(ready) = ready else { return Ok(()) };
-        ready?;
+        watch.readable().await.context("watch the log")?;
         match watch.try_read(&mut events) {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -230,7 +227,7 @@ pub(crate) fn termination_message(context: &Context, pod: &Pod, state: &Containe
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     const LOG: &str = "\
 2026-01-01T00:00:00.000000001Z stdout F one
@@ -248,7 +245,7 @@ mod tests {
             out.lock().unwrap().extend(bytes);
             std::future::ready(true)
         };
-        read(file.path(), options, || std::future::ready(true), send).await.unwrap();
+        read(file.path(), options, std::future::pending(), send).await.unwrap();
         String::from_utf8(out.into_inner().unwrap()).unwrap()
     }
 
@@ -274,20 +271,19 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(LOG.as_bytes()).unwrap();
         let path = file.path().to_owned();
-        let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (over, ended) = tokio::sync::oneshot::channel::<()>();
         let (lines, mut heard) = tokio::sync::mpsc::unbounded_channel();
-        let ended = over.clone();
         #[expect(clippy::disallowed_methods, reason = "the test joins it below")]
         let following = tokio::task::spawn(async move {
             let options = Options { follow: true, tail: Some(1), ..Options::default() };
-            let ended = || std::future::ready(ended.load(std::sync::atomic::Ordering::SeqCst));
+            let ended = async { ended.await.expect("the test says when it is over") };
             read(&path, options, ended, |bytes| std::future::ready(lines.send(bytes).is_ok())).await
         });
         assert_eq!(heard.recv().await.unwrap(), b"four\n");
         file.write_all(b"2026-01-01T00:00:04.000000001Z stdout F five\n").unwrap();
         assert_eq!(heard.recv().await.unwrap(), b"five\n");
-        over.store(true, std::sync::atomic::Ordering::SeqCst);
         file.write_all(b"2026-01-01T00:00:05.000000001Z stdout F six\n").unwrap();
+        over.send(()).unwrap();
         assert_eq!(heard.recv().await.unwrap(), b"six\n");
         following.await.unwrap().unwrap();
     }

@@ -219,14 +219,7 @@ impl Server {
         let (chunks, stream) = tokio::sync::mpsc::channel::<Bytes>(16);
         let (context, id, cancel) = (self.context.clone(), state.id.clone(), self.cancel.clone());
         self.tasks.spawn(async move {
-            let ended = || async {
-                let request = v1::ContainerStatusRequest { container_id: id.clone(), verbose: false };
-                let running = v1::ContainerState::ContainerRunning as i32;
-                match context.cri.container_status(request).await {
-                    Ok(answer) => answer.status.is_none_or(|status| status.state != running),
-                    Err(_) => true,
-                }
-            };
+            let ended = container_ended(&context, &id);
             let send = |bytes: Vec<u8>| {
                 let chunks = chunks.clone();
                 async move { chunks.send(bytes.into()).await.is_ok() }
@@ -368,6 +361,25 @@ impl Server {
         let answer = sender.send_request(repeated).await.context("ask the streaming server")?;
         let headers = answer.headers().clone();
         Ok((answer, headers))
+    }
+}
+
+/// Completes when a container does not run any more, as the runtime's events say.
+async fn container_ended(context: &Context, id: &str) {
+    // Subscribed before the look, so that an end in between is not missed.
+    let events = context.cri.get_container_events(v1::GetEventsRequest {}).await;
+    let request = v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+    let running = v1::ContainerState::ContainerRunning as i32;
+    let state = context.cri.container_status(request).await.map(|answer| answer.status.map(|status| status.state));
+    let (Ok(mut events), Ok(Some(state))) = (events, state) else { return };
+    if state != running {
+        return;
+    }
+    let over = [v1::ContainerEventType::ContainerStoppedEvent, v1::ContainerEventType::ContainerDeletedEvent];
+    while let Ok(Some(event)) = events.message().await {
+        if event.container_id == id && over.iter().any(|kind| *kind as i32 == event.container_event_type) {
+            return;
+        }
     }
 }
 
