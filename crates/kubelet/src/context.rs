@@ -150,10 +150,10 @@ fn data_of(source: &Source, object: Value) -> anyhow::Result<BTreeMap<String, Ve
         |map: Option<BTreeMap<String, ByteString>>| map.into_iter().flatten().map(|(key, value)| (key, value.0));
     Ok(match source {
         Source::ConfigMap(_) => {
-            let map: ConfigMap = serde_json::from_value(object)?;
+            let map = kinds::typed::config_map_from_value(object)?;
             let text = map.data.into_iter().flatten().map(|(key, value)| (key, value.into_bytes()));
             text.chain(bytes(map.binary_data)).collect()
         }
-        Source::Secret(_) => bytes(serde_json::from_value::<Secret>(object)?.data).collect(),
+        Source::Secret(_) => bytes(kinds::typed::secret_from_value(object)?.data).collect(),
     })
 }

@@ -97,7 +97,7 @@ pub(crate) async fn run(
     let reflector = Reflector {
         api: client.api(PODS),
         params: ListParams { fields: format!("spec.nodeName={}", context.config.node_name), ..ListParams::default() },
-        decode: |bytes| serde_json::from_slice::<Pod>(bytes).map(Arc::new),
+        decode: |bytes| kinds::typed::pod(bytes).map(Arc::new),
         cache: cache.clone(),
     };
     tasks.spawn(reflector.run(cancel.clone()));
