@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use client::{Client, EventType, Recorder, Resource};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::Pod;
 use object_model::Reason;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
