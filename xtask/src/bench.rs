@@ -106,7 +106,7 @@ fn measure(options: &Options, cluster: &Cluster, images: &[images::Made]) -> any
     let shims = shims(cluster.knarr())?;
     ensure!(shims.len() >= MANY, "there are only {} shims for {MANY} pods", shims.len());
     let private = shims.values().sum::<u64>() / shims.len() as u64;
-    table.add_row(["for each pod: shim, private", &megabytes(private), "1 MB", "13.5 MB"]);
+    table.add_row(["for each pod: shim, private", &format!("{} kB", private / 1000), "1 MB", "13.5 MB"]);
     let busy = Idle::look(pid, 1)?;
     let (resident, share) = (megabytes(busy.resident), megabytes(busy.proportional));
     table.add_row([
