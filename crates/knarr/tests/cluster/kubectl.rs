@@ -80,7 +80,7 @@ fn logs_and_exec_reach_the_container() {
     let failed =
         run(&mut node.kubectl(["exec", "simple-echo", "-c", "echo", "--", "sh", "-c", "echo bad >&2; exit 7"]));
     assert_eq!((failed.code(), failed.err.lines().next()), (7, Some("bad")));
-    // The size comes by a channel of its own, a moment after the command has begun.
+    // The size comes by a channel of its own, a moment after the command has begun; until then it is nothing.
     let kubectl = node.kubectl([
         "exec",
         "-it",
@@ -90,7 +90,7 @@ fn logs_and_exec_reach_the_container() {
         "--",
         "sh",
         "-c",
-        "'tty; until stty size 2>/dev/null; do sleep 0.1; done'",
+        "'tty; until stty size | grep 99; do sleep 0.1; done'",
     ]);
     let line: Vec<String> =
         std::iter::once(kubectl.get_program()).chain(kubectl.get_args()).map(|w| w.display().to_string()).collect();
