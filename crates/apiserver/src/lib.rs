@@ -9,6 +9,7 @@ mod context;
 mod delete;
 mod discovery;
 mod health;
+mod impersonate;
 mod openapi;
 mod read;
 mod request;
@@ -112,6 +113,10 @@ impl ApiServer {
 
     async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
         let user = request.extensions_mut().remove::<User>().unwrap_or_else(User::anonymous);
+        let user = match impersonate::user_of(user, request.headers()) {
+            Ok(user) => user,
+            Err(error) => return respond::error(&error, None),
+        };
         let cx = Context::new(user, &request);
         let path = request.uri().path().to_owned();
         let target = request::target(&cx.method, &path, &cx.query);

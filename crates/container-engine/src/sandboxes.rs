@@ -77,7 +77,9 @@ impl Engine {
     fn check_sandbox(&self, record: &SandboxRecord) -> Result<(), Status> {
         let config = record.config();
         if !record.host_network() && config.port_mappings.iter().any(|port| port.host_port > 0) {
-            return Err(Status::unimplemented("host ports are not supported: use hostNetwork or a Service"));
+            return Err(Status::unimplemented(
+                "host ports are not supported yet: leave out hostPort and use the address of the pod, or hostNetwork",
+            ));
         }
         let userns = record.namespaces().userns_options;
         if userns.is_some_and(|options| options.mode() == v1::NamespaceMode::Pod) {

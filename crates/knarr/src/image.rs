@@ -25,7 +25,11 @@ pub async fn run(command: ImageCommand) -> Result<()> {
                 let imported = match control::ask(&dirs.control_socket(), Method::POST, "/images/import", &body).await?
                 {
                     Some(answer) => answer,
-                    None => without_server(&dirs, move |images| import(images, &path)).await?,
+                    None => {
+                        let dir = &dirs.data_dir;
+                        std::fs::create_dir_all(dir).with_context(|| format!("make directory {}", dir.display()))?;
+                        without_server(&dirs, move |images| import(images, &path)).await?
+                    }
                 };
                 print(&imported, "Imported ");
             }
@@ -33,6 +37,8 @@ pub async fn run(command: ImageCommand) -> Result<()> {
         ImageCommand::List { dirs } => {
             let listed = match control::ask(&dirs.control_socket(), Method::GET, "/images", &Value::Null).await? {
                 Some(answer) => answer,
+                // Looking makes nothing.
+                None if !dirs.images().exists() => Value::Null,
                 None => without_server(&dirs, |images| Ok(list(images))).await?,
             };
             print(&listed, "");
@@ -46,8 +52,12 @@ async fn without_server(
     dirs: &Dirs,
     work: impl FnOnce(&Arc<ImageStore>) -> Result<Value> + Send + 'static,
 ) -> Result<Value> {
-    std::fs::create_dir_all(&dirs.data_dir).with_context(|| format!("make directory {}", dirs.data_dir.display()))?;
-    let hold = host::hold(&dirs.data_dir)?;
+    let hold = host::hold(&dirs.data_dir).with_context(|| {
+        format!(
+            "no server answers at {} (is it started with another --run-dir?), and its images",
+            dirs.control_socket().display()
+        )
+    })?;
     let root = dirs.images();
     let done =
         tokio::task::spawn_blocking(move || work(&ImageStore::open(&root)?)).await.context("use the image store")?;

@@ -87,10 +87,10 @@ pub struct ServerOptions {
     #[arg(long, value_name = "ADDR")]
     pub node_ip: Option<IpAddr>,
     /// What pods get their addresses from.
-    #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/24")]
+    #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/24", value_parser = cidr)]
     pub pod_cidr: String,
     /// The bridge that pods are on, at most 15 characters.
-    #[arg(long, value_name = "NAME", default_value = "knarr0")]
+    #[arg(long, value_name = "NAME", default_value = "knarr0", value_parser = link_name)]
     pub bridge: String,
     /// The control group below which pods are.
     #[arg(long, value_name = "NAME", default_value = "knarr")]
@@ -102,6 +102,18 @@ fn node_name(text: &str) -> Result<String, String> {
         None => Ok(text.to_owned()),
         Some(problem) => Err(problem.clone()),
     }
+}
+
+fn cidr(text: &str) -> Result<String, String> {
+    pod_network::Cidr::parse(text).map(|_| text.to_owned()).map_err(|e| format!("{e:#}"))
+}
+
+/// The kernel's rule for names of network interfaces (`IFNAMSIZ`, and no blank or slash).
+fn link_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 15 || text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace()) {
+        return Err("a network interface has a name of 1 to 15 characters without blank, colon or slash".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// `knarr image …`

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use container_engine::Engine;
 use image_store::ImageStore;
+use nix::mount::{MntFlags, umount2};
 
 use crate::options::{Dirs, UninstallOptions};
 use crate::{host, server};
@@ -37,12 +38,19 @@ pub async fn run(options: UninstallOptions) -> Result<()> {
     let mut problems = engine.remove_everything().await;
     drop((engine, hold));
     for dir in [&dirs.run_dir, &dirs.data_dir] {
+        problems.extend(unmount_below(dir));
         match fs::remove_dir_all(dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 problems.push(anyhow::Error::new(error).context(format!("remove {}", dir.display())));
             }
             _ => {}
         }
+    }
+    if dirs.data_dir.exists()
+        && let Err(error) = fs::write(dirs.data_dir.join("lock"), "").context("keep the mark of a data directory")
+    {
+        // Without it another try would take the rest for a directory of somebody else.
+        problems.push(error);
     }
     if problems.is_empty() {
         println!("knarr is gone: its pods, links, mounts, cgroups, sockets and files.");
@@ -51,7 +59,28 @@ pub async fn run(options: UninstallOptions) -> Result<()> {
     for problem in &problems {
         eprintln!("knarr: {problem:#}");
     }
-    bail!("{} things could not be removed", problems.len())
+    bail!("not everything could be removed: {} failed; `knarr uninstall` may be tried again", problems.len())
+}
+
+/// Takes away what is mounted below a directory, last mount first: volumes in memory, parts of volumes.
+fn unmount_below(dir: &Path) -> Vec<anyhow::Error> {
+    let table = match fs::read_to_string("/proc/self/mounts").context("read the table of mounts") {
+        Ok(table) => table,
+        Err(error) => return vec![error],
+    };
+    let below: Vec<PathBuf> = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        // The kernel writes blanks and backslashes of a path in octal.
+        .map(|path| PathBuf::from(path.replace("\\040", " ").replace("\\134", "\\")))
+        .filter(|path| path.starts_with(dir) && path != dir)
+        .collect();
+    let unmount = |path: &PathBuf| {
+        umount2(path, MntFlags::MNT_DETACH)
+            .err()
+            .map(|e| anyhow::Error::new(e).context(format!("unmount {}", path.display())))
+    };
+    below.iter().rev().filter_map(unmount).collect()
 }
 
 /// Refuses directories that are not knarr's, before anything below them is removed.
@@ -63,7 +92,7 @@ fn check_ours(dirs: &Dirs) -> Result<()> {
             Err(error) => Err(error).with_context(|| format!("read {}", dir.display())),
         }
     };
-    if foreign(&dirs.data_dir, &["lock"])? {
+    if foreign(&dirs.data_dir, &["lock", "store.redb"])? {
         bail!("{} is not a data directory of knarr: it holds other things", dirs.data_dir.display());
     }
     if foreign(&dirs.run_dir, &["knarr.sock", "cri.sock", "sandboxes", "network"])? {

@@ -241,6 +241,9 @@ impl ApiError {
         });
         if !self.details.is_null() {
             status["details"] = self.details.clone();
+        } else if self.reason == Reason::NotFound {
+            // kubectl looks into the details of every 404, to tell a missing subresource from a missing object.
+            status["details"] = json!({});
         }
         status
     }

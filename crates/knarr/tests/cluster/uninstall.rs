@@ -69,7 +69,9 @@ fn uninstall_leaves_the_host_as_it_was() {
     node.start();
     node.ok(&format!("apply -f {}", manifest("simple-deployment.yaml")));
     node.ok("rollout status deployment echo --timeout=60s");
-    assert_eq!(node.shims().len(), 3, "one shim for each pod");
+    node.ok(&format!("apply -f {}", manifest("volumes.yaml")));
+    node.ok("wait --for=condition=Ready pod/volumes --timeout=60s");
+    assert_eq!(node.shims().len(), 4, "one shim for each pod");
     let during = host(&node);
     for kind in ["link", "mount", "unix socket", "listening", "control group", "process", "here"] {
         let new = during.difference(&before).filter(|line| line.starts_with(kind)).count();
@@ -79,7 +81,7 @@ fn uninstall_leaves_the_host_as_it_was() {
     let refused = node.uninstall();
     assert_eq!(refused.code(), 1, "it must not pull the rug from under a running server: {refused:?}");
     assert!(refused.err.contains("stop the server first"), "{refused:?}");
-    assert_eq!(node.list("pods").len(), 3);
+    assert_eq!(node.list("pods").len(), 4);
 
     assert_eq!(node.signal(Signal::SIGTERM).code(), Some(0));
     let said = node.uninstall();
