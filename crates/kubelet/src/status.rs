@@ -297,7 +297,12 @@ fn waiting(
         return Some(json!({ "reason": reason, "message": message }));
     }
     if let Some(failure) = memory.starts.get(&container.name) {
-        return say(failure);
+        // A start that fails again and again is told by its reason once, and is a crash loop from then on.
+        let was_made = matches!(failure.reason.as_str(), "RunContainerError" | "PostStartHookError");
+        let loops = was_made && dead.is_some_and(|dead| dead.attempt > 0 && waits_until(memory, dead, now).is_some());
+        if !loops {
+            return say(failure);
+        }
     }
     let dead = dead?;
     waits_until(memory, dead, now)?;
