@@ -10,7 +10,7 @@ use store::{Expect, StoreError};
 
 use crate::context::Context;
 use crate::request::ResourceRequest;
-use crate::served::Served;
+use crate::served::{Served, schema_of};
 use crate::table::Include;
 use crate::write::{has_finalizers, store_failed};
 use crate::{ApiServer, respond, stored};
@@ -32,8 +32,7 @@ impl Options {
         let given = if body.is_empty() {
             Value::Null
         } else {
-            let ty = schema::type_named("meta.v1.DeleteOptions")
-                .ok_or_else(|| ApiError::internal("no schema of DeleteOptions"))?;
+            let ty = schema_of("meta.v1.DeleteOptions")?;
             cx.decode(ty, body)?
         };
         Self::of(cx, &given)
@@ -127,7 +126,7 @@ impl ApiServer {
         served: &Served,
         body: Bytes,
     ) -> Result<Response<Body>, ApiError> {
-        let ty = schema::type_named("policy.v1.Eviction").ok_or_else(|| ApiError::internal("no schema of Eviction"))?;
+        let ty = schema_of("policy.v1.Eviction")?;
         let eviction = cx.decode(ty, &body)?;
         if !matches!(meta::name(&eviction), "") && meta::name(&eviction) != request.name {
             return Err(ApiError::bad_request(format!(
@@ -138,8 +137,7 @@ impl ApiServer {
         }
         let options = Options::of(cx, &eviction["deleteOptions"])?;
         self.delete_one(served, &request.namespace, &request.name, &options).await?;
-        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-        respond::object(&cx.accept, None, "meta.v1.Status", StatusCode::CREATED, &status, Include::None)
+        respond::created(&cx.accept)
     }
 
     /// `DELETE` of a collection: every object the selectors name.

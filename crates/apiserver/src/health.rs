@@ -28,7 +28,7 @@ impl ApiServer {
     fn health(&self, kind: &str, check: &[&str], query: &Query) -> Response<Body> {
         let checks = [
             ("ping", true),
-            ("etcd", !self.store_failed()),
+            ("etcd", self.store.is_open()),
             ("poststarthook/bootstrap-objects", kind == "livez" || self.is_ready()),
             ("shutdown", kind != "readyz" || !self.shutdown.is_cancelled()),
         ];

@@ -80,10 +80,6 @@ impl ApiServer {
         self.ready.load(Ordering::Acquire)
     }
 
-    fn store_failed(&self) -> bool {
-        self.store.watch("", self.store.revision()).is_err()
-    }
-
     /// A client inside the process that makes its requests as `user`.
     pub fn client(self: &Arc<Self>, user: User) -> Client {
         let server = self.clone();

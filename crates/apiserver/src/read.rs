@@ -125,11 +125,7 @@ impl ApiServer {
     ) -> Result<Response<Body>, ApiError> {
         self.await_revision(cx).await?;
         let selection = Selection::of(cx, served)?;
-        let (format, view) = cx.accept.first(|format, view| match view {
-            View::Object | View::Metadata => true,
-            View::Table(_) => format == Format::Json,
-            View::Discovery => false,
-        })?;
+        let (format, view) = cx.accept.for_collection()?;
         if (format, view) == (Format::Json, View::Object) && selection.is_everything() && !served.converts() {
             let page = self.page(cx, request, served, |_| Ok(true))?;
             return Ok(spliced(served, &page));
@@ -172,11 +168,7 @@ impl ApiServer {
         mut objects: Vec<Value>,
         metadata: Value,
     ) -> Result<Response<Body>, ApiError> {
-        let (format, view) = cx.accept.first(|format, view| match view {
-            View::Object | View::Metadata => true,
-            View::Table(_) => format == Format::Json,
-            View::Discovery => false,
-        })?;
+        let (format, view) = cx.accept.for_collection()?;
         let list_kind = format!("{}List", served.row.kind);
         let (value, type_name) = match view {
             View::Table(version) => {

@@ -218,6 +218,18 @@ impl Accept {
         Self(wanted.into_iter().map(|(_, want)| want).collect())
     }
 
+    /// The first wanted form that lists and watches come in: tables are JSON alone.
+    ///
+    /// # Errors
+    /// 406 when none is wanted.
+    pub fn for_collection(&self) -> Result<(Format, View), ApiError> {
+        self.first(|format, view| match view {
+            View::Object | View::Metadata => true,
+            View::Table(_) => format == Format::Json,
+            View::Discovery => false,
+        })
+    }
+
     /// The first wanted form that is offered.
     ///
     /// # Errors

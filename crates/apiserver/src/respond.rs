@@ -104,6 +104,15 @@ fn one(format: Format, status: StatusCode, value: &Value, type_name: &str) -> Re
     }
 }
 
+/// The `Status` of something that was done and leaves no object to show.
+///
+/// # Errors
+/// As [`object`].
+pub fn created(accept: &Accept) -> Result<Response<Body>, ApiError> {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    object(accept, None, "meta.v1.Status", StatusCode::CREATED, &status, table::Include::None)
+}
+
 /// The metadata of an object as `PartialObjectMetadata`.
 pub fn partial(value: &Value, kind: &str) -> Value {
     json!({"kind": kind, "apiVersion": "meta.k8s.io/v1", "metadata": value["metadata"]})

@@ -4,6 +4,14 @@ use kinds::{Resource, Scope, Subresource};
 use object_model::{ApiError, api_version};
 use schema::Type;
 
+/// The schema of a type that the server itself names.
+///
+/// # Errors
+/// 500 when the table of types does not hold it.
+pub fn schema_of(name: &str) -> Result<&'static Type, ApiError> {
+    schema::type_named(name).ok_or_else(|| ApiError::internal(format!("no schema of {name}")))
+}
+
 /// One served resource.
 #[derive(Clone, Copy)]
 pub struct Served {

@@ -57,11 +57,7 @@ impl ApiServer {
         served: &Served,
     ) -> Result<Response<Body>, ApiError> {
         let selection = Selection::of(cx, served)?;
-        let (format, view) = cx.accept.first(|format, view| match view {
-            View::Object | View::Metadata => true,
-            View::Table(_) => format == Format::Json,
-            View::Discovery => false,
-        })?;
+        let (format, view) = cx.accept.for_collection()?;
         let bookmarks = cx.query.flag("allowWatchBookmarks");
         let initial = match (cx.query.get("sendInitialEvents"), cx.query.get("resourceVersionMatch")) {
             ("", "") => None,
@@ -92,6 +88,22 @@ impl ApiServer {
         let asked = cx.query.get("resourceVersion");
         let from_state = initial.unwrap_or(asked.is_empty() || asked == "0");
         let prefix = served.namespace_prefix(&request.namespace);
+        let from = if from_state { None } else { Some(parse_revision(asked)?) };
+        self.await_revision(cx).await?;
+        let state = match from {
+            None => Some(self.store.range(&prefix, None, 0, None).map_err(|e| store_failed(&e))?),
+            Some(_) => None,
+        };
+        let revision = from.or(state.as_ref().map(|s| s.revision)).unwrap_or_default();
+        let (changes, refused) = match self.store.watch(&prefix, revision) {
+            Ok(changes) => (changes, None),
+            // Upstream answers 200 and then tells of the error, and clients look for it there.
+            Err(StoreError::Compacted { asked, oldest }) => {
+                let error = ApiError::new(Reason::Expired, format!("too old resource version: {asked} ({oldest})"));
+                (self.store.watch(&prefix, self.store.revision()).map_err(|e| store_failed(&e))?, Some(error))
+            }
+            Err(error) => return Err(store_failed(&error)),
+        };
         let mut watching = Watching {
             served: *served,
             selection,
@@ -99,21 +111,21 @@ impl ApiServer {
             view,
             include: Include::of(cx.query.get("includeObject")),
             store: self.store.clone(),
-            changes: self.store.watch(&prefix, self.store.revision()).map_err(|e| store_failed(&e))?,
+            changes,
             columns_sent: false,
             bookmarks,
             bookmark_at: Instant::now() + BOOKMARK_EVERY,
             end_at: Instant::now() + timeout,
-            revision: 0,
+            revision,
             pending: Vec::new(),
             over: false,
         };
-        if from_state {
-            self.await_revision(cx).await?;
-            let range = self.store.range(&prefix, None, 0, None).map_err(|e| store_failed(&e))?;
-            watching.changes = self.store.watch(&prefix, range.revision).map_err(|e| store_failed(&e))?;
-            watching.revision = range.revision;
-            for entry in &range.entries {
+        if let Some(error) = refused {
+            watching.push_error(&error)?;
+            watching.over = true;
+        }
+        if let Some(state) = state {
+            for entry in &state.entries {
                 let object = stored::decode(served, entry)?;
                 if watching.selection.matches(&object) {
                     watching.push("ADDED", object)?;
@@ -122,20 +134,6 @@ impl ApiServer {
             if initial == Some(true) && bookmarks {
                 watching.push_bookmark(true)?;
             }
-        } else {
-            let revision = parse_revision(asked)?;
-            self.await_revision(cx).await?;
-            match self.store.watch(&prefix, revision) {
-                Ok(changes) => watching.changes = changes,
-                // Upstream answers 200 and then tells of the error, and clients look for it there.
-                Err(StoreError::Compacted { asked, oldest }) => {
-                    let error = ApiError::new(Reason::Expired, format!("too old resource version: {asked} ({oldest})"));
-                    watching.push_error(&error)?;
-                    watching.over = true;
-                }
-                Err(error) => return Err(store_failed(&error)),
-            }
-            watching.revision = revision;
         }
         let frames = stream::unfold(watching, |mut watching| async move {
             let bytes = watching.next().await?;

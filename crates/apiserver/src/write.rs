@@ -10,7 +10,7 @@ use store::{Durability, Entry, Expect, Op, StoreError, Write};
 
 use crate::context::{Context, unsupported_media_type};
 use crate::request::ResourceRequest;
-use crate::served::Served;
+use crate::served::{Served, schema_of};
 use crate::table::Include;
 use crate::{ApiServer, admission, respond, stored};
 
@@ -36,14 +36,7 @@ impl ApiServer {
         }
         let object = cx.decode(served.ty, &body)?;
         let object = self.insert(cx, request, served, object).await?;
-        respond::object(
-            &cx.accept,
-            Some(served),
-            served.row.type_name,
-            StatusCode::CREATED,
-            &object,
-            Include::of(cx.query.get("includeObject")),
-        )
+        written(cx, served, StatusCode::CREATED, &object)
     }
 
     async fn insert(
@@ -105,8 +98,7 @@ impl ApiServer {
         body: Bytes,
     ) -> Result<Response<Body>, ApiError> {
         if request.subresource == "scale" {
-            let ty =
-                schema::type_named("autoscaling.v1.Scale").ok_or_else(|| ApiError::internal("no schema of Scale"))?;
+            let ty = schema_of("autoscaling.v1.Scale")?;
             let scale = cx.decode(ty, &body)?;
             return self.modify_scale(cx, request, served, |_| Ok(scale.clone())).await;
         }
@@ -138,14 +130,7 @@ impl ApiServer {
         let mut wanted = wanted;
         check_identity(served, request, &mut wanted)?;
         let object = self.modify(cx, request, served, |_| Ok(wanted.clone())).await?;
-        respond::object(
-            &cx.accept,
-            Some(served),
-            served.row.type_name,
-            StatusCode::OK,
-            &object,
-            Include::of(cx.query.get("includeObject")),
-        )
+        written(cx, served, StatusCode::OK, &object)
     }
 
     /// `PATCH` of an object or its subresource.
@@ -156,9 +141,7 @@ impl ApiServer {
         served: &Served,
         body: Bytes,
     ) -> Result<Response<Body>, ApiError> {
-        let scale_ty =
-            schema::type_named("autoscaling.v1.Scale").ok_or_else(|| ApiError::internal("no schema of Scale"))?;
-        let ty = if request.subresource == "scale" { scale_ty } else { served.ty };
+        let ty = if request.subresource == "scale" { schema_of("autoscaling.v1.Scale")? } else { served.ty };
         let content_type = cx.content_type().to_owned();
         if !PATCH_TYPES.contains(&content_type.as_str()) {
             return Err(unsupported_media_type(&PATCH_TYPES));
@@ -187,14 +170,7 @@ impl ApiServer {
             return self.modify_scale(cx, request, served, apply).await;
         }
         let object = self.modify(cx, request, served, apply).await?;
-        respond::object(
-            &cx.accept,
-            Some(served),
-            served.row.type_name,
-            StatusCode::OK,
-            &object,
-            Include::of(cx.query.get("includeObject")),
-        )
+        written(cx, served, StatusCode::OK, &object)
     }
 
     async fn modify_scale(
@@ -386,7 +362,7 @@ impl ApiServer {
         served: &Served,
         body: Bytes,
     ) -> Result<Response<Body>, ApiError> {
-        let ty = schema::type_named("core.v1.Binding").ok_or_else(|| ApiError::internal("no schema of Binding"))?;
+        let ty = schema_of("core.v1.Binding")?;
         let binding = cx.decode(ty, &body)?;
         let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
         if node.is_empty() {
@@ -430,11 +406,15 @@ impl ApiServer {
                     Err(error) => return Err(store_failed(&error)),
                 }
             }
-            let status =
-                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-            return respond::object(&cx.accept, None, "meta.v1.Status", StatusCode::CREATED, &status, Include::None);
+            return respond::created(&cx.accept);
         }
     }
+}
+
+/// A written object as the client wants it.
+fn written(cx: &Context, served: &Served, status: StatusCode, object: &Value) -> Result<Response<Body>, ApiError> {
+    let include = Include::of(cx.query.get("includeObject"));
+    respond::object(&cx.accept, Some(served), served.row.type_name, status, object, include)
 }
 
 /// Sets a condition of an object by its type.

@@ -109,7 +109,7 @@ fn plan(deployment: &Value, objects: &dyn Objects, now: Timestamp) -> anyhow::Re
     let paused = deployment["spec"]["paused"].as_bool().unwrap_or(false);
     let newest_old = old.iter().map(|s| revision_of(&s.object)).max().unwrap_or(0);
     match &current {
-        None if !paused => actions.push(create(deployment, &old, newest_old + 1, now)),
+        None if !paused => actions.push(create(deployment, &old, newest_old + 1)),
         None => {}
         Some(set) => {
             actions.extend(promote(deployment, set, newest_old + 1));
@@ -166,7 +166,7 @@ fn inherited(deployment: &Value, revision: i64) -> Map<String, Value> {
     annotations
 }
 
-fn create(deployment: &Value, old: &[Object], revision: i64, _now: Timestamp) -> Action {
+fn create(deployment: &Value, old: &[Object], revision: i64) -> Action {
     let mut template = deployment["spec"]["template"].clone();
     let collisions = deployment["status"]["collisionCount"].as_i64().unwrap_or(0);
     let hash = template_hash(&template, collisions);
@@ -269,7 +269,7 @@ fn condition(kind: &str, status: bool, reason: &str, message: &str, old: &Value,
 }
 
 fn status(deployment: &Value, current: Option<&Object>, old: &[Object], now: Timestamp) -> Vec<Action> {
-    let sizes = Sizes::of(deployment, current, old);
+    let sizes = Sizes::of(current, old);
     let before = &deployment["status"];
     let count = |field: &str| before[field].as_i64().unwrap_or(0);
     let mut status = json!({

@@ -9,8 +9,8 @@ use object_model::meta::{self, OwnerReference};
 use object_model::{ApiError, Reason};
 use serde_json::{Value, json};
 
-use crate::Objects;
 use crate::runner::Caches;
+use crate::{Objects, some};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -236,10 +236,6 @@ fn queue_place(graph: &Graph, queue: &WorkQueue<Id>, uid: &str) {
     if let Some(id) = graph.places.get(uid) {
         queue.add(id.clone());
     }
-}
-
-fn some(namespace: &str) -> Option<&str> {
-    (!namespace.is_empty()).then_some(namespace)
 }
 
 /// What is gone already needs nothing more.

@@ -132,6 +132,11 @@ pub(crate) const NAMESPACES: Resource = core("namespaces");
 pub(crate) const REPLICA_SETS: Resource = apps("replicasets");
 pub(crate) const DEPLOYMENTS: Resource = apps("deployments");
 
+/// A namespace as requests want it: none for what is cluster-scoped.
+pub(crate) fn some(namespace: &str) -> Option<&str> {
+    (!namespace.is_empty()).then_some(namespace)
+}
+
 /// The subject that controls this object, if its kind is the one given.
 pub(crate) fn controller_key(object: &Value, kind: &str) -> Option<Key> {
     let owner = object_model::meta::controller_of(object).filter(|o| o.kind == kind)?;

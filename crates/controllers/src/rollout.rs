@@ -24,7 +24,7 @@ fn status_of(set: &Value, field: &str) -> i64 {
 }
 
 impl Sizes {
-    pub fn of(_deployment: &Value, current: Option<&Object>, old: &[Object]) -> Self {
+    pub fn of(current: Option<&Object>, old: &[Object]) -> Self {
         let all = || current.into_iter().chain(old);
         let sum = |field: &str| all().map(|s| status_of(&s.object, field)).sum();
         Self {
@@ -169,7 +169,7 @@ fn stale_annotations(deployment: &Value, set: &Object) -> bool {
 /// One step of a rolling update: first grow the new, then shrink the old as far as enough stay available.
 pub(crate) fn rolling_update(deployment: &Value, current: &Object, old: &[Object]) -> Result<Vec<Action>> {
     let wanted = replicas(deployment);
-    let sizes = Sizes::of(deployment, Some(current), old);
+    let sizes = Sizes::of(Some(current), old);
     let new_size = replicas(&current.object);
     if new_size > wanted {
         return Ok(resize(deployment, current, wanted));
@@ -227,7 +227,7 @@ pub(crate) fn recreate(deployment: &Value, current: &Object, old: &[Object]) -> 
 
 /// Whether only the newest revision runs, and all of it is available.
 pub(crate) fn is_complete(deployment: &Value, current: &Object, old: &[Object]) -> bool {
-    let sizes = Sizes::of(deployment, Some(current), old);
+    let sizes = Sizes::of(Some(current), old);
     let wanted = replicas(deployment);
     sizes.updated == wanted && sizes.total == wanted && sizes.available == wanted
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::garbage_collector::GarbageCollector;
-use crate::{Action, CONTROLLERS, Controller, Key, Note, Object, Objects, Writes};
+use crate::{Action, CONTROLLERS, Controller, Key, Note, Object, Objects, Writes, some};
 
 /// How many subjects a controller works on at a time (upstream's default).
 const WORKERS: usize = 5;
@@ -335,10 +335,6 @@ impl Worker {
         }
         Ok(())
     }
-}
-
-fn some(namespace: &str) -> Option<&str> {
-    (!namespace.is_empty()).then_some(namespace)
 }
 
 /// Items of a list come without apiVersion and kind; events need them.

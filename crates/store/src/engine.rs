@@ -371,6 +371,10 @@ impl Store for LogStore {
         lock(&self.shared).revision
     }
 
+    fn is_open(&self) -> bool {
+        !lock(&self.shared).closed
+    }
+
     fn get(&self, key: &str) -> Option<Arc<Entry>> {
         lock(&self.shared).entries.get(key).cloned()
     }

@@ -164,6 +164,9 @@ pub trait Store: Send + Sync {
     /// The newest revision. Events up to it are in the queues of their watches already.
     fn revision(&self) -> u64;
 
+    /// Whether the store takes writes: it has not been closed.
+    fn is_open(&self) -> bool;
+
     /// The newest entry of a key.
     fn get(&self, key: &str) -> Option<Arc<Entry>>;
 
