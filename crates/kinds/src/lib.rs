@@ -4,9 +4,12 @@
 //! keys, table output and generations are derived from the row by whoever needs them. Hooks are pure: time is handed in.
 
 mod apps;
+mod batch;
 mod coordination;
 mod core;
+pub mod cron;
 mod events;
+pub mod indexes;
 pub mod meta;
 mod pod_template;
 pub mod scale;
@@ -28,6 +31,8 @@ pub static RESOURCES: &[&Resource] = &[
     &core::secret::RESOURCE,
     &apps::deployment::RESOURCE,
     &apps::replica_set::RESOURCE,
+    &batch::cron_job::RESOURCE,
+    &batch::job::RESOURCE,
     &coordination::lease::RESOURCE,
     &events::event::RESOURCE,
 ];
