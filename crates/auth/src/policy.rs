@@ -125,7 +125,9 @@ const BUILT_IN: &[Grant] = &[
             on(READ, &["*"], &["*"]),
             on(&["delete", "deletecollection", "patch", "update"], &["*"], &["*"]),
             on(&["create"], &["", "events.k8s.io"], &["events", "pods", "namespaces"]),
-            on(&["create"], &["apps"], &["replicasets"]),
+            on(&["create"], &["apps"], &["controllerrevisions", "replicasets"]),
+            on(&["create"], &["batch"], &["jobs"]),
+            on(&["create"], &[""], &["persistentvolumeclaims", "persistentvolumes"]),
         ],
     },
     // system:node: a kubelet. Which objects of these it may touch is the node authoriser's question.

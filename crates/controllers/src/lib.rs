@@ -5,12 +5,18 @@
 //!
 //! To add one: a file with a `CONTROLLER` row, and two lines here (its `mod`, and its place in [`CONTROLLERS`]).
 
+mod cron_job;
 mod deployment;
 mod garbage_collector;
+mod job;
+mod job_pods;
+mod job_policy;
 mod namespace;
+mod pods;
 mod replica_set;
 mod rollout;
 mod runner;
+mod ttl_after_finished;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +28,15 @@ use serde_json::Value;
 pub use runner::Manager;
 
 /// The table.
-pub(crate) static CONTROLLERS: &[&Controller] =
-    &[&deployment::CONTROLLER, &replica_set::CONTROLLER, &namespace::CONTROLLER];
+pub(crate) static CONTROLLERS: &[&Controller] = &[
+    &deployment::CONTROLLER,
+    &replica_set::CONTROLLER,
+    &namespace::CONTROLLER,
+    &job::CONTROLLER,
+    &job_pods::CONTROLLER,
+    &cron_job::CONTROLLER,
+    &ttl_after_finished::CONTROLLER,
+];
 
 /// An object as controllers see it.
 pub type Object = Arc<Cached<Value>>;
@@ -117,6 +130,11 @@ impl Note {
     pub fn normal(about: &Value, reason: &'static str, message: impl Into<String>) -> Self {
         Self { about: about.clone(), kind: EventType::Normal, reason, message: message.into() }
     }
+
+    /// An event of something amiss.
+    pub fn warning(about: &Value, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { kind: EventType::Warning, ..Self::normal(about, reason, message) }
+    }
 }
 
 const fn core(plural: &'static str) -> Resource {
@@ -127,10 +145,16 @@ const fn apps(plural: &'static str) -> Resource {
     Resource { group: "apps", version: "v1", plural }
 }
 
+const fn batch(plural: &'static str) -> Resource {
+    Resource { group: "batch", version: "v1", plural }
+}
+
 pub(crate) const PODS: Resource = core("pods");
 pub(crate) const NAMESPACES: Resource = core("namespaces");
 pub(crate) const REPLICA_SETS: Resource = apps("replicasets");
 pub(crate) const DEPLOYMENTS: Resource = apps("deployments");
+pub(crate) const JOBS: Resource = batch("jobs");
+pub(crate) const CRON_JOBS: Resource = batch("cronjobs");
 
 /// A namespace as requests want it: none for what is cluster-scoped.
 pub(crate) fn some(namespace: &str) -> Option<&str> {
