@@ -6,6 +6,7 @@
 //! To add one: a file with a `CONTROLLER` row, and two lines here (its `mod`, and its place in [`CONTROLLERS`]).
 
 mod cron_job;
+mod daemon_set;
 mod deployment;
 mod garbage_collector;
 mod job;
@@ -14,8 +15,10 @@ mod job_policy;
 mod namespace;
 mod pods;
 mod replica_set;
+mod revisions;
 mod rollout;
 mod runner;
+mod stateful_set;
 mod ttl_after_finished;
 
 use std::sync::Arc;
@@ -32,6 +35,8 @@ pub(crate) static CONTROLLERS: &[&Controller] = &[
     &deployment::CONTROLLER,
     &replica_set::CONTROLLER,
     &namespace::CONTROLLER,
+    &stateful_set::CONTROLLER,
+    &daemon_set::CONTROLLER,
     &job::CONTROLLER,
     &job_pods::CONTROLLER,
     &cron_job::CONTROLLER,
@@ -153,6 +158,11 @@ pub(crate) const PODS: Resource = core("pods");
 pub(crate) const NAMESPACES: Resource = core("namespaces");
 pub(crate) const REPLICA_SETS: Resource = apps("replicasets");
 pub(crate) const DEPLOYMENTS: Resource = apps("deployments");
+pub(crate) const CLAIMS: Resource = core("persistentvolumeclaims");
+pub(crate) const NODES: Resource = core("nodes");
+pub(crate) const STATEFUL_SETS: Resource = apps("statefulsets");
+pub(crate) const DAEMON_SETS: Resource = apps("daemonsets");
+pub(crate) const CONTROLLER_REVISIONS: Resource = apps("controllerrevisions");
 pub(crate) const JOBS: Resource = batch("jobs");
 pub(crate) const CRON_JOBS: Resource = batch("cronjobs");
 

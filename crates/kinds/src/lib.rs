@@ -13,6 +13,7 @@ pub mod indexes;
 pub mod meta;
 mod pod_template;
 pub mod scale;
+mod storage;
 pub mod typed;
 mod walk;
 
@@ -27,14 +28,20 @@ pub static RESOURCES: &[&Resource] = &[
     &core::event::RESOURCE,
     &core::namespace::RESOURCE,
     &core::node::RESOURCE,
+    &core::persistent_volume::RESOURCE,
+    &core::persistent_volume_claim::RESOURCE,
     &core::pod::RESOURCE,
     &core::secret::RESOURCE,
+    &apps::controller_revision::RESOURCE,
+    &apps::daemon_set::RESOURCE,
     &apps::deployment::RESOURCE,
     &apps::replica_set::RESOURCE,
+    &apps::stateful_set::RESOURCE,
     &batch::cron_job::RESOURCE,
     &batch::job::RESOURCE,
     &coordination::lease::RESOURCE,
     &events::event::RESOURCE,
+    &storage::storage_class::RESOURCE,
 ];
 
 /// Whether objects live in a namespace.
