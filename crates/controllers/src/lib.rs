@@ -5,12 +5,16 @@
 //!
 //! To add one: a file with a `CONTROLLER` row, and two lines here (its `mod`, and its place in [`CONTROLLERS`]).
 
+mod cluster_role_aggregation;
 mod deployment;
 mod garbage_collector;
 mod namespace;
 mod replica_set;
+mod roles;
 mod rollout;
+mod root_ca;
 mod runner;
+mod service_account;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +23,18 @@ use client::{Cached, EventType, Patch, Resource};
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub use roles::rules;
 pub use runner::Manager;
 
 /// The table.
-pub(crate) static CONTROLLERS: &[&Controller] =
-    &[&deployment::CONTROLLER, &replica_set::CONTROLLER, &namespace::CONTROLLER];
+pub(crate) static CONTROLLERS: &[&Controller] = &[
+    &deployment::CONTROLLER,
+    &replica_set::CONTROLLER,
+    &namespace::CONTROLLER,
+    &service_account::CONTROLLER,
+    &root_ca::CONTROLLER,
+    &cluster_role_aggregation::CONTROLLER,
+];
 
 /// An object as controllers see it.
 pub type Object = Arc<Cached<Value>>;
@@ -36,6 +47,10 @@ pub trait Objects {
     fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<Object>;
     /// The objects of a namespace, or all where it is empty.
     fn list(&self, resource: Resource, namespace: &str) -> Vec<Object>;
+    /// The certificate of the cluster's authority, in PEM.
+    fn root_ca(&self) -> &str {
+        ""
+    }
 }
 
 /// One controller.
