@@ -133,10 +133,8 @@ impl ApiServer {
         if node_asks && cx.user.name != format!("system:node:{node}") {
             return refused("token bound to a pod scheduled on a different node");
         }
-        let node = match self.stored_object("nodes", "", node)? {
-            Some(object) => Some((node.to_owned(), meta::uid(&object).to_owned())),
-            None => None,
-        };
+        let node =
+            self.stored_object("nodes", "", node)?.map(|object| (node.to_owned(), meta::uid(&object).to_owned()));
         Ok((Some(bound), node))
     }
 

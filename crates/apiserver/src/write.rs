@@ -56,17 +56,20 @@ impl ApiServer {
         meta::set(&mut object, "creationTimestamp", time::seconds(clock::now()));
         self.complete(served, &mut object);
         admission::admit_create(self, &cx.user, served, &request.namespace, &mut object).await?;
-        served.row.hooks.prepare_create(&mut object);
-        if served.row.has_generation {
-            meta::set(&mut object, "generation", 1);
-        }
-        schema::normalise(served.ty, &mut object);
         let base = object["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
         let generate = meta::name(&object).is_empty() && !base.is_empty();
+        let nameless = generate.then(|| object.clone());
         for tried in 1.. {
-            if generate {
+            if let Some(nameless) = &nameless {
+                object = nameless.clone();
                 meta::set(&mut object, "name", names::generated(&base, &names::suffix(rand::random())));
             }
+            // With its name: there are kinds that write it elsewhere, too.
+            served.row.hooks.prepare_create(&mut object);
+            if served.row.has_generation {
+                meta::set(&mut object, "generation", 1);
+            }
+            schema::normalise(served.ty, &mut object);
             let name = meta::name(&object).to_owned();
             judge(served, &name, &served.row.validate(&object))?;
             if cx.dry_run()? {

@@ -6,9 +6,12 @@
 mod apps;
 mod authentication;
 mod authorization;
+mod batch;
 mod coordination;
 mod core;
+pub mod cron;
 mod events;
+pub mod indexes;
 pub mod meta;
 mod pod_template;
 mod rbac;
@@ -38,6 +41,8 @@ pub static RESOURCES: &[&Resource] = &[
     &authorization::LOCAL_ACCESS,
     &authorization::SELF_ACCESS,
     &authorization::SELF_RULES,
+    &batch::cron_job::RESOURCE,
+    &batch::job::RESOURCE,
     &coordination::lease::RESOURCE,
     &events::event::RESOURCE,
     &rbac::role::CLUSTER_ROLE,
