@@ -5,6 +5,7 @@
 //!
 //! To add one: a file with a `CONTROLLER` row, and two lines here (its `mod`, and its place in [`CONTROLLERS`]).
 
+mod cluster_role_aggregation;
 mod cron_job;
 mod daemon_set;
 mod deployment;
@@ -16,8 +17,11 @@ mod namespace;
 mod pods;
 mod replica_set;
 mod revisions;
+mod roles;
 mod rollout;
+mod root_ca;
 mod runner;
+mod service_account;
 mod stateful_set;
 mod ttl_after_finished;
 
@@ -28,6 +32,7 @@ use client::{Cached, EventType, Patch, Resource};
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub use roles::rules;
 pub use runner::Manager;
 
 /// The table.
@@ -37,6 +42,9 @@ pub(crate) static CONTROLLERS: &[&Controller] = &[
     &namespace::CONTROLLER,
     &stateful_set::CONTROLLER,
     &daemon_set::CONTROLLER,
+    &service_account::CONTROLLER,
+    &root_ca::CONTROLLER,
+    &cluster_role_aggregation::CONTROLLER,
     &job::CONTROLLER,
     &job_pods::CONTROLLER,
     &cron_job::CONTROLLER,
@@ -54,6 +62,10 @@ pub trait Objects {
     fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<Object>;
     /// The objects of a namespace, or all where it is empty.
     fn list(&self, resource: Resource, namespace: &str) -> Vec<Object>;
+    /// The certificate of the cluster's authority, in PEM.
+    fn root_ca(&self) -> &str {
+        ""
+    }
 }
 
 /// One controller.

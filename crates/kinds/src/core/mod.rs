@@ -9,3 +9,4 @@ pub(crate) mod persistent_volume_claim;
 pub(crate) mod pod;
 mod pod_cells;
 pub(crate) mod secret;
+pub(crate) mod service_account;
