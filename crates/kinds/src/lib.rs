@@ -18,6 +18,7 @@ mod rbac;
 pub mod scale;
 mod storage;
 pub mod typed;
+pub mod volumes;
 mod walk;
 
 pub use k8s_openapi as k8s;
