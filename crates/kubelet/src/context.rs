@@ -15,8 +15,10 @@ use crate::Config;
 use crate::cri_config::{Surroundings, parse_resolv_conf};
 use crate::env::{Facts, Source, Sources};
 use crate::node::Machine;
+use crate::persistent::{Disks, Wanted};
 use crate::runtime::Cri;
 use crate::status::Host;
+use crate::volume_keeper::{CLAIMS, VOLUMES};
 
 pub(crate) const PODS: Resource = Resource { group: "", version: "v1", plural: "pods" };
 const CONFIG_MAPS: Resource = Resource { group: "", version: "v1", plural: "configmaps" };
@@ -34,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) port: u16,
     /// Bounds how many sandboxes and containers are made at the same time.
     pub(crate) making: Semaphore,
+    /// The volumes on this node's disk.
+    pub(crate) disks: Disks,
 }
 
 impl Context {
@@ -106,6 +110,28 @@ impl Context {
             found.insert(source.clone(), data);
         }
         Ok(found)
+    }
+
+    /// The volumes that a pod has by its claims.
+    pub(crate) async fn claimed(&self, pod: &Pod) -> anyhow::Result<Vec<Wanted>> {
+        let mut wanted = Vec::new();
+        for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+            let Some(source) = &volume.persistent_volume_claim else { continue };
+            let failed = || format!("MountVolume.SetUp failed for volume {:?}", volume.name);
+            let namespace = pod.metadata.namespace.as_deref();
+            let claim = self.client.api(CLAIMS).get(namespace, &source.claim_name).await.with_context(failed)?;
+            let name = claim["spec"]["volumeName"].as_str().unwrap_or_default();
+            if claim["status"]["phase"] != "Bound" || name.is_empty() {
+                anyhow::bail!("{}: persistentvolumeclaim {:?} is not bound", failed(), source.claim_name);
+            }
+            let object = self.client.api(VOLUMES).get(None, name).await.with_context(failed)?;
+            if object["spec"]["claimRef"]["uid"] != claim["metadata"]["uid"] {
+                anyhow::bail!("{}: volume {name:?} belongs to another claim", failed());
+            }
+            let read_only = source.read_only == Some(true);
+            wanted.push(Wanted { name: volume.name.clone(), volume: object, read_only });
+        }
+        Ok(wanted)
     }
 
     /// A token for the pod's service account.
