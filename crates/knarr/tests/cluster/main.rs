@@ -7,6 +7,7 @@ mod bad_input;
 mod jobs;
 mod kubectl;
 mod node;
+mod rights;
 mod survival;
 mod tutorial;
 mod uninstall;
