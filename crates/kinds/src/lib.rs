@@ -16,6 +16,7 @@ pub mod meta;
 mod pod_template;
 mod rbac;
 pub mod scale;
+mod storage;
 pub mod typed;
 mod walk;
 
@@ -30,11 +31,16 @@ pub static RESOURCES: &[&Resource] = &[
     &core::event::RESOURCE,
     &core::namespace::RESOURCE,
     &core::node::RESOURCE,
+    &core::persistent_volume::RESOURCE,
+    &core::persistent_volume_claim::RESOURCE,
     &core::pod::RESOURCE,
     &core::secret::RESOURCE,
     &core::service_account::RESOURCE,
+    &apps::controller_revision::RESOURCE,
+    &apps::daemon_set::RESOURCE,
     &apps::deployment::RESOURCE,
     &apps::replica_set::RESOURCE,
+    &apps::stateful_set::RESOURCE,
     &authentication::SELF,
     &authentication::TOKEN,
     &authorization::ACCESS,
@@ -45,6 +51,7 @@ pub static RESOURCES: &[&Resource] = &[
     &batch::job::RESOURCE,
     &coordination::lease::RESOURCE,
     &events::event::RESOURCE,
+    &storage::storage_class::RESOURCE,
     &rbac::role::CLUSTER_ROLE,
     &rbac::role::ROLE,
     &rbac::binding::CLUSTER_ROLE_BINDING,

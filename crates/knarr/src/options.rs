@@ -86,6 +86,13 @@ pub struct ServerOptions {
     /// The node's address; if not given, that of --kubelet-listen, or of the default route.
     #[arg(long, value_name = "ADDR")]
     pub node_ip: Option<IpAddr>,
+    /// A label that the node gets when it registers; can be given again.
+    #[arg(long = "node-label", value_name = "KEY=VALUE", value_parser = label)]
+    pub node_labels: Vec<(String, String)>,
+    /// A taint that the node gets when it registers; can be given again. To keep a node for management:
+    /// node-role.kubernetes.io/control-plane:NoSchedule
+    #[arg(long = "node-taint", value_name = "KEY[=VALUE]:EFFECT", value_parser = taint)]
+    pub node_taints: Vec<Taint>,
     /// What pods get their addresses from.
     #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/24", value_parser = cidr)]
     pub pod_cidr: String,
@@ -102,6 +109,39 @@ fn node_name(text: &str) -> Result<String, String> {
         None => Ok(text.to_owned()),
         Some(problem) => Err(problem.clone()),
     }
+}
+
+/// A taint, as it is given: `key=value:NoSchedule`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taint {
+    /// Its key.
+    pub key: String,
+    /// Its value, empty for none.
+    pub value: String,
+    /// NoSchedule, PreferNoSchedule or NoExecute.
+    pub effect: String,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    key_and_value(key, value).map(|()| (key.to_owned(), value.to_owned()))
+}
+
+fn taint(text: &str) -> Result<Taint, String> {
+    const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+    let (pair, effect) = text.rsplit_once(':').ok_or("a taint is KEY[=VALUE]:EFFECT")?;
+    if !EFFECTS.contains(&effect) {
+        return Err(format!("the effect of a taint is one of {}, not {effect:?}", EFFECTS.join(", ")));
+    }
+    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+    key_and_value(key, value)?;
+    Ok(Taint { key: key.to_owned(), value: value.to_owned(), effect: effect.to_owned() })
+}
+
+fn key_and_value(key: &str, value: &str) -> Result<(), String> {
+    let mut problems = object_model::names::qualified_name(key);
+    problems.extend(object_model::names::label_value(value));
+    problems.into_iter().next().map_or(Ok(()), Err)
 }
 
 fn cidr(text: &str) -> Result<String, String> {

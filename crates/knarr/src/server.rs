@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::options::{Dirs, ServerOptions};
+use crate::options::{Dirs, ServerOptions, Taint};
 use crate::pki::{API_TO_KUBELET, Pki, write_private};
 use crate::{control, first_objects, host, kubeconfig};
 
@@ -201,6 +201,8 @@ async fn start(
         logs_dir: dirs.data_dir.join("logs"),
         cgroup_root: format!("/{}", options.cgroup_root),
         pod_cidr: options.pod_cidr.clone(),
+        labels: node_labels(options),
+        taints: options.node_taints.iter().map(taint).collect(),
         cluster_dns: Vec::new(),
         cluster_domain: "cluster.local".to_owned(),
         tls: pki.kubelet_tls()?,
@@ -229,6 +231,20 @@ async fn start(
         Ok(())
     });
     Ok(Running { parts, engine, store })
+}
+
+/// The labels of the node: it has the control plane, and what it was told.
+fn node_labels(options: &ServerOptions) -> BTreeMap<String, String> {
+    let own = ("node-role.kubernetes.io/control-plane".to_owned(), String::new());
+    std::iter::once(own).chain(options.node_labels.iter().cloned()).collect()
+}
+
+fn taint(taint: &Taint) -> serde_json::Value {
+    let mut object = serde_json::json!({"key": taint.key, "effect": taint.effect});
+    if !taint.value.is_empty() {
+        object["value"] = taint.value.as_str().into();
+    }
+    object
 }
 
 /// Starts a part; it is given what stops it.

@@ -4,6 +4,8 @@ pub(crate) mod config_map;
 pub(crate) mod event;
 pub(crate) mod namespace;
 pub(crate) mod node;
+pub(crate) mod persistent_volume;
+pub(crate) mod persistent_volume_claim;
 pub(crate) mod pod;
 mod pod_cells;
 pub(crate) mod secret;

@@ -90,6 +90,8 @@ pub struct Node {
     dir: TempDir,
     server: Option<Child>,
     cgroup: String,
+    /// More options of `knarr server`.
+    pub options: Vec<String>,
 }
 
 impl Node {
@@ -104,7 +106,7 @@ impl Node {
         mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some("mode=755")).expect("mount a tmpfs");
         shell("busybox ip link set lo up");
         let cgroup = format!("knarr-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        Self { dir, server: None, cgroup }
+        Self { dir, server: None, cgroup, options: Vec::new() }
     }
 
     /// A machine whose server is ready and has the tutorial's images.
@@ -144,7 +146,11 @@ impl Node {
     /// `knarr server` with the options of this machine.
     pub fn server(&self) -> Command {
         let mut command = self.knarr("server");
-        command.args(self.dirs()).arg(format!("--cgroup-root={}", self.cgroup)).arg("--node-name=node-1");
+        command
+            .args(self.dirs())
+            .arg(format!("--cgroup-root={}", self.cgroup))
+            .arg("--node-name=node-1")
+            .args(&self.options);
         command
     }
 
