@@ -61,6 +61,10 @@ impl Engine {
 
     /// Tells whoever listens what has happened to a container or, with its own id, to a sandbox.
     pub(crate) fn announce(&self, sandbox: &str, id: &str, kind: v1::ContainerEventType) {
+        // Callers of CRI hear of what is theirs.
+        if self.sandbox(sandbox).is_ok_and(|sandbox| !lock(&sandbox.record).owner.is_empty()) {
+            return;
+        }
         let event = v1::ContainerEventResponse {
             container_id: id.to_owned(),
             container_event_type: kind.into(),

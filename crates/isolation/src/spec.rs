@@ -177,6 +177,8 @@ pub struct ExecSpec {
     pub env: Vec<String>,
     /// Another user than the container's.
     pub user: Option<User>,
+    /// Another working directory than the container's; empty is that.
+    pub cwd: String,
     /// Give it a terminal.
     pub tty: bool,
     /// Open its standard input.
