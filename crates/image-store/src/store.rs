@@ -334,8 +334,9 @@ impl ImageStore {
         let full = Name::parse(reference)?.full();
         let mut state = self.state();
         let mut index = state.index.clone();
-        let entry = index.images.values_mut().find(|entry| entry.references.remove(&full));
-        entry.ok_or_else(|| RemoveError::NotFound(reference.to_owned()))?;
+        if !index.images.values_mut().any(|entry| entry.references.remove(&full)) {
+            return Err(RemoveError::NotFound(reference.to_owned()));
+        }
         self.commit(&mut state, index)?;
         Ok(Removed { untagged: vec![full], deleted: None, freed: 0 })
     }
@@ -400,8 +401,9 @@ impl ImageStore {
         for layer in &image.layers {
             let known = self.state().sizes.get(&layer.chain_id).copied();
             let bytes = known.unwrap_or_else(|| {
-                let bytes = self.layer_path(&layer.chain_id).map_or(0, |path| tree_size(&path));
+                let Some(path) = self.layer_path(&layer.chain_id).ok().filter(|path| path.exists()) else { return 0 };
                 // Layers never change once they are there.
+                let bytes = tree_size(&path);
                 self.state().sizes.insert(layer.chain_id.clone(), bytes);
                 bytes
             });
