@@ -200,6 +200,7 @@ impl Engine {
                 work: data.join("work"),
                 mountpoint: data.join("rootfs"),
                 readonly: security.readonly_rootfs,
+                durable: !record.writable.is_empty(),
             },
             args: convert::args(&config, &image.config),
             env: convert::env(&config, &image.config, &sandbox.config().hostname),

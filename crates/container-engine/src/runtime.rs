@@ -8,8 +8,8 @@ use isolation::ExecSpec;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    Container, Engine, Sandbox, blocking, containers::Beside, convert, lock, now, sandboxes::note, status, streaming::Session, streams,
-    watch,
+    Container, Engine, Sandbox, blocking, containers::Beside, convert, lock, now, sandboxes::note, status,
+    streaming::Session, streams, watch,
 };
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

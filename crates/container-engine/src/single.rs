@@ -193,19 +193,15 @@ impl SingleSpec {
 
     fn container(&self, namespaces: v1::NamespaceOption) -> v1::ContainerConfig {
         use v1::security_profile::ProfileType;
-        let profile =
-            if self.any_system_call { ProfileType::Unconfined } else { ProfileType::RuntimeDefault };
-        let paths = |list: &[&str]| if self.privileged { Vec::new() } else { list.iter().map(|p| (*p).into()).collect() };
+        let profile = if self.any_system_call { ProfileType::Unconfined } else { ProfileType::RuntimeDefault };
+        let paths =
+            |list: &[&str]| if self.privileged { Vec::new() } else { list.iter().map(|p| (*p).into()).collect() };
         v1::ContainerConfig {
             metadata: Some(v1::ContainerMetadata { name: self.name.clone(), attempt: 0 }),
             image: Some(v1::ImageSpec { image: self.image.clone(), ..Default::default() }),
             command: self.args.clone(),
             working_dir: self.cwd.clone(),
-            envs: self
-                .env
-                .iter()
-                .map(|(key, value)| v1::KeyValue { key: key.clone(), value: value.clone() })
-                .collect(),
+            envs: self.env.iter().map(|(key, value)| v1::KeyValue { key: key.clone(), value: value.clone() }).collect(),
             mounts: self
                 .mounts
                 .iter()

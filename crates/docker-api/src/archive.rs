@@ -173,7 +173,10 @@ impl DockerApi {
                 mount.destination
             )));
         }
-        let image = self.images.resolve(&record.image_id).ok_or_else(|| missing(format!("No such image: {}", record.image_id)))?;
+        let image = self
+            .images
+            .resolve(&record.image_id)
+            .ok_or_else(|| missing(format!("No such image: {}", record.image_id)))?;
         let lower = self.images.lower_dirs(&image).await?;
         let dir = self.dir("containers", &record.id);
         for name in ["upper", "work", "rootfs"] {
@@ -184,7 +187,10 @@ impl DockerApi {
 
     pub(crate) async fn container_changes(&self, id: &str) -> Answer<Value> {
         let record = self.find(id)?.record();
-        let image = self.images.resolve(&record.image_id).ok_or_else(|| missing(format!("No such image: {}", record.image_id)))?;
+        let image = self
+            .images
+            .resolve(&record.image_id)
+            .ok_or_else(|| missing(format!("No such image: {}", record.image_id)))?;
         let lower = self.images.lower_dirs(&image).await?;
         let upper = self.dir("containers", &record.id).join("upper");
         let mut found = blocking(move || {
@@ -194,6 +200,8 @@ impl DockerApi {
         })
         .await?;
         found.sort();
+        // What the engine puts files over is not the container's doing.
+        found.retain(|(path, _)| !matches!(path.as_str(), "/etc/hostname" | "/etc/hosts" | "/etc/resolv.conf"));
         Ok(found.into_iter().map(|(path, kind)| json!({"Path": path, "Kind": kind})).collect())
     }
 
@@ -209,7 +217,8 @@ impl DockerApi {
         // No start or removal meanwhile: two mounts of one writable layer would spoil it.
         let _one = container.changing.lock().await;
         let root = self.root_of(&record, &path.display().to_string()).await?;
-        let missing_path = |path: &Path| missing(format!("Could not find the file {} in container {id}", path.display()));
+        let missing_path =
+            |path: &Path| missing(format!("Could not find the file {} in container {id}", path.display()));
         if call.method == Method::PUT {
             let mut upload = self.scratch()?;
             while let Some(frame) = call.body.frame().await {
@@ -260,7 +269,8 @@ impl DockerApi {
         .await??;
         let stat = stat.ok_or_else(|| missing_path(&path))?;
         let encoded = base64::engine::general_purpose::STANDARD.encode(stat.to_string());
-        let mut response = if head { empty_answer(StatusCode::OK) } else { self.send_file(file, "application/x-tar").await? };
+        let mut response =
+            if head { empty_answer(StatusCode::OK) } else { self.send_file(file, "application/x-tar").await? };
         let header = HeaderValue::from_str(&encoded).map_err(|e| bad(e.to_string()))?;
         response.headers_mut().insert("X-Docker-Container-Path-Stat", header);
         Ok(response)

@@ -84,10 +84,13 @@ impl DockerApi {
             let number: u16 = number.parse().unwrap_or(0);
             for binding in bindings {
                 let public: u16 = binding.host_port.parse().unwrap_or(0);
-                ports.push(json!({"IP": binding.host_ip, "PrivatePort": number, "PublicPort": public, "Type": protocol}));
+                ports.push(
+                    json!({"IP": binding.host_ip, "PrivatePort": number, "PublicPort": public, "Type": protocol}),
+                );
             }
         }
-        for port in record.config.exposed_ports.keys().filter(|p| record.is_running() && !record.ports.contains_key(*p)) {
+        for port in record.config.exposed_ports.keys().filter(|p| record.is_running() && !record.ports.contains_key(*p))
+        {
             let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
             ports.push(json!({"PrivatePort": number.parse::<u16>().unwrap_or(0), "Type": protocol}));
         }
@@ -117,19 +120,34 @@ impl DockerApi {
 
     pub(crate) async fn container_list(&self, call: &Call) -> Answer<Value> {
         let known = [
-            "ancestor", "before", "expose", "exited", "health", "id", "isolation", "is-task", "label", "name", "network",
-            "publish", "since", "status", "volume",
+            "ancestor",
+            "before",
+            "expose",
+            "exited",
+            "health",
+            "id",
+            "isolation",
+            "is-task",
+            "label",
+            "name",
+            "network",
+            "publish",
+            "since",
+            "status",
+            "volume",
         ];
         let filters = Filters::read(call.text("filters"), &known)?;
         let words = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
-        if let Some(wrong) = filters.get("status").and_then(|all| all.iter().find(|one| !words.contains(&one.as_str()))) {
+        if let Some(wrong) = filters.get("status").and_then(|all| all.iter().find(|one| !words.contains(&one.as_str())))
+        {
             return Err(bad(format!("invalid filter 'status={wrong}'")));
         }
         if let Some(wrong) = filters.get("exited").and_then(|all| all.iter().find(|one| one.parse::<i32>().is_err())) {
             return Err(bad(format!("invalid filter 'exited={wrong}'")));
         }
         let limit = call.number::<i64>("limit")?.filter(|limit| *limit > 0);
-        let all = call.flag("all") || limit.is_some() || filters.get("status").is_some() || filters.get("exited").is_some();
+        let all =
+            call.flag("all") || limit.is_some() || filters.get("status").is_some() || filters.get("exited").is_some();
         let moment_of = |name: &str| -> Answer<Option<i64>> {
             let word = filters.get(name).and_then(|all| all.first());
             word.map(|word| self.find(word).map(|one| one.record().created)).transpose()
@@ -141,16 +159,21 @@ impl DockerApi {
         let chosen = self.records().into_iter().filter(|record| {
             (all || record.is_running())
                 && filters.any("id", |word| record.id.starts_with(word))
-                && filters.any("name", |word| record.name.contains(word.trim_start_matches(['/', '^']).trim_end_matches('$')))
+                && filters
+                    .any("name", |word| record.name.contains(word.trim_start_matches(['/', '^']).trim_end_matches('$')))
                 && filters.any("status", |word| record.status.word() == word)
                 && filters.any("exited", |word| record.status == Status::Exited && record.exit_code.to_string() == word)
                 && filters.any("health", |word| word == "none")
                 && filters.any("is-task", |word| word == "false")
-                && filters.any("volume", |word| record.mounts.iter().any(|m| m.name == word || m.destination == word || m.source == word))
+                && filters.any("volume", |word| {
+                    record.mounts.iter().any(|m| m.name == word || m.destination == word || m.source == word)
+                })
                 && filters.any("network", |word| {
                     self.network_named(word).is_ok_and(|network| record.networks.contains_key(&network.name))
                 })
-                && filters.any("publish", |word| record.ports.values().flatten().any(|b| b.host_port == word.split('/').next().unwrap_or(word)))
+                && filters.any("publish", |word| {
+                    record.ports.values().flatten().any(|b| b.host_port == word.split('/').next().unwrap_or(word))
+                })
                 && filters.any("expose", |word| {
                     let word = if word.contains('/') { word.to_owned() } else { format!("{word}/tcp") };
                     record.config.exposed_ports.contains_key(&word)
@@ -204,7 +227,8 @@ impl DockerApi {
         });
         if call.flag("size") {
             let api = self.arc();
-            let (rw, image) = blocking(move || (archive::disk_size(&dir.join("upper")), api.image_size(&record.image_id))).await?;
+            let (rw, image) =
+                blocking(move || (archive::disk_size(&dir.join("upper")), api.image_size(&record.image_id))).await?;
             value["SizeRw"] = json!(rw);
             value["SizeRootFs"] = json!(rw + image);
         }
@@ -269,8 +293,15 @@ fn sample(usage: &Usage, pid: i32, limit: i64) -> Value {
     let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
     let stat = read("/proc/stat".into());
     // Jiffies of a hundredth of a second, all kinds of use added up.
-    let system: u64 =
-        stat.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8).filter_map(|n| n.parse::<u64>().ok()).sum();
+    let system: u64 = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .take(8)
+        .filter_map(|n| n.parse::<u64>().ok())
+        .sum();
     let cpus = stat.lines().filter(|line| line.starts_with("cpu")).count().saturating_sub(1);
     let total = read("/proc/meminfo".into())
         .lines()
@@ -322,7 +353,8 @@ fn processes_beside(pid: i32) -> Vec<Vec<String>> {
             line.and_then(|line| line.split_whitespace().next()).unwrap_or("0").to_owned()
         };
         let line = read("cmdline").replace('\0', " ");
-        let command = if line.trim().is_empty() { format!("[{}]", read("comm").trim()) } else { line.trim().to_owned() };
+        let command =
+            if line.trim().is_empty() { format!("[{}]", read("comm").trim()) } else { line.trim().to_owned() };
         let stat = read("stat");
         // The name in the second field may hold blanks.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -332,9 +364,13 @@ fn processes_beside(pid: i32) -> Vec<Vec<String>> {
         let uid = field("Uid:");
         let user = if uid == "0" { "root".to_owned() } else { uid };
         let begun = entry.metadata().ok().and_then(|m| m.created().or_else(|_| m.modified()).ok());
-        let begun = begun.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).map_or(0, |d| d.as_nanos() as i64);
+        let begun =
+            begun.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).map_or(0, |d| d.as_nanos() as i64);
         let clock = time::text(begun).get(11..16).unwrap_or_default().to_owned();
-        found.push((number.parse::<i32>().unwrap_or(0), vec![user, number, field("PPid:"), "0".into(), clock, "?".into(), used, command]));
+        found.push((
+            number.parse::<i32>().unwrap_or(0),
+            vec![user, number, field("PPid:"), "0".into(), clock, "?".into(), used, command],
+        ));
     }
     found.sort();
     found.into_iter().map(|(_, row)| row).collect()

@@ -28,9 +28,10 @@ impl DockerApi {
         if config.image.is_empty() {
             return Err(bad("no image specified"));
         }
-        let image = self.images.resolve(&config.image).ok_or_else(|| {
-            missing(format!("No such image: {}", names::with_tag(&config.image)))
-        })?;
+        let image = self
+            .images
+            .resolve(&config.image)
+            .ok_or_else(|| missing(format!("No such image: {}", names::with_tag(&config.image))))?;
         merge_image(&mut config, &image);
         let args: Vec<String> =
             config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten()).cloned().collect();
@@ -141,12 +142,16 @@ impl DockerApi {
             return Err(unsupported("the network of another container"));
         }
         let alone = matches!(mode, "host" | "none");
-        networks.insert(self.network_named(mode)?.name, Endpoint::default());
+        // Not "not found": a client would take that for a missing image, and pull it.
+        let named = |name: &str| self.network_named(name).map_err(|refusal| bad(refusal.message));
+        networks.insert(named(mode)?.name, Endpoint::default());
         for (name, endpoint) in endpoints {
             let name = if name == "default" { "bridge".to_owned() } else { name };
-            let network = self.network_named(&name)?;
+            let network = named(&name)?;
             if alone && network.name != mode {
-                return Err(bad(format!("conflicting options: cannot attach a container in the {mode} network to {name}")));
+                return Err(bad(format!(
+                    "conflicting options: cannot attach a container in the {mode} network to {name}"
+                )));
             }
             networks.insert(network.name, endpoint.unwrap_or_default());
         }
@@ -212,7 +217,8 @@ impl DockerApi {
         }
         for (source, target, readonly, make) in binds {
             if make && !std::path::Path::new(&source).exists() {
-                fs::create_dir_all(&source).map_err(|e| bad(format!("error while creating mount source path '{source}': {e}")))?;
+                fs::create_dir_all(&source)
+                    .map_err(|e| bad(format!("error while creating mount source path '{source}': {e}")))?;
             }
             mounts.push(MountPoint {
                 kind: "bind".into(),
@@ -274,7 +280,9 @@ fn check_target(target: &str, whole: &str) -> Answer<()> {
         )));
     }
     if target.trim_end_matches('/').is_empty() {
-        return Err(bad(format!("invalid volume specification: '{whole}': invalid specification: destination can't be '/'")));
+        return Err(bad(format!(
+            "invalid volume specification: '{whole}': invalid specification: destination can't be '/'"
+        )));
     }
     Ok(())
 }
@@ -303,10 +311,7 @@ fn check_host(host: &HostConfig) -> Answer<()> {
         return Err(unsupported("--pids-limit"));
     }
     if !matches!(host.log_config.kind.as_str(), "" | "json-file" | "local") {
-        return Err(bad(format!(
-            "logger: no log driver named '{}' is registered",
-            host.log_config.kind
-        )));
+        return Err(bad(format!("logger: no log driver named '{}' is registered", host.log_config.kind)));
     }
     if !matches!(host.pid_mode.as_str(), "" | "host" | "private") {
         return Err(unsupported("the process namespace of another container"));
@@ -338,8 +343,14 @@ fn check_host(host: &HostConfig) -> Answer<()> {
     for option in &host.security_opt {
         if !matches!(
             option.as_str(),
-            "seccomp=unconfined" | "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true"
-                | "label=disable" | "label:disable" | "apparmor=unconfined" | "apparmor:unconfined"
+            "seccomp=unconfined"
+                | "no-new-privileges"
+                | "no-new-privileges:true"
+                | "no-new-privileges=true"
+                | "label=disable"
+                | "label:disable"
+                | "apparmor=unconfined"
+                | "apparmor:unconfined"
         ) {
             return Err(unsupported(&format!("--security-opt {option}")));
         }

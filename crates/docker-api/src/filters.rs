@@ -24,7 +24,9 @@ impl Filters {
                 return Err(bad(format!("invalid filter '{name}'")));
             }
             let values: BTreeSet<String> = match values {
-                Value::Object(values) => values.into_iter().filter(|(_, on)| on != false).map(|(value, _)| value).collect(),
+                Value::Object(values) => {
+                    values.into_iter().filter(|(_, on)| on != false).map(|(value, _)| value).collect()
+                }
                 Value::Array(values) => values.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
                 _ => return Err(bad(format!("invalid filter '{name}'"))),
             };
@@ -102,8 +104,14 @@ mod tests {
         let refused = |text: &str| Filters::read(Some(text), &["label"]).unwrap_err().message;
         assert_eq!(refused(r#"{"colour":["red"]}"#), "invalid filter 'colour'");
         assert_eq!(refused("label=a"), "invalid filter \"label=a\": it is not a JSON object");
-        assert_eq!(read(r#"{"dangling":["perhaps"]}"#).flag("dangling").unwrap_err().message, "invalid filter 'dangling=perhaps'");
-        assert_eq!(read(r#"{"until":["1h","2h"]}"#).until(0).unwrap_err().message, "more than one until filter specified");
+        assert_eq!(
+            read(r#"{"dangling":["perhaps"]}"#).flag("dangling").unwrap_err().message,
+            "invalid filter 'dangling=perhaps'"
+        );
+        assert_eq!(
+            read(r#"{"until":["1h","2h"]}"#).until(0).unwrap_err().message,
+            "more than one until filter specified"
+        );
         assert_eq!(read(r#"{"until":["3s"]}"#).until(5_000_000_000).unwrap(), Some(2_000_000_000));
     }
 }

@@ -82,7 +82,11 @@ impl DockerApi {
     pub(crate) fn containers_using(&self, id: &str) -> Vec<String> {
         let users = self.images.users(id).into_iter();
         // A container that runs holds its image twice, for itself and for the engine.
-        users.map(|user| user.strip_prefix("docker ").map_or(user.clone(), str::to_owned)).collect::<BTreeSet<_>>().into_iter().collect()
+        users
+            .map(|user| user.strip_prefix("docker ").map_or(user.clone(), str::to_owned))
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     pub(crate) async fn image_list(&self, call: &Call) -> Answer<Value> {
@@ -91,7 +95,11 @@ impl DockerApi {
         let dangling = filters.flag("dangling")?;
         let until = filters.until(time::now())?;
         let moment = |name: &str| -> Answer<Option<i64>> {
-            filters.get(name).and_then(|all| all.first()).map(|word| self.image(word).map(|one| created_of(&one))).transpose()
+            filters
+                .get(name)
+                .and_then(|all| all.first())
+                .map(|word| self.image(word).map(|one| created_of(&one)))
+                .transpose()
         };
         let (before, since) = (moment("before")?, moment("since")?);
         let old_filter = call.text("filter").filter(|word| !word.is_empty());
@@ -179,7 +187,11 @@ impl DockerApi {
         }
         let images = self.images.clone();
         // Loading what is not an archive is the caller's mistake.
-        let loaded = blocking(move || images.import_named(upload.path())).await?.map_err(|e| bad(format!("{e:#}")))?;
+        let loaded = blocking(move || images.import_named(upload.path())).await?.map_err(|e| {
+            // The cause may quote bytes of what is not an archive.
+            let cause = format!("{e:#}");
+            bad(format!("load images: {}", cause.lines().next().unwrap_or("it is no archive")))
+        })?;
         let mut text = String::new();
         for (image, references) in &loaded {
             let said = if references.is_empty() {
@@ -353,7 +365,11 @@ fn removal(error: RemoveError) -> Refusal {
 /// Credentials as clients send them: JSON in base64 for URLs.
 fn credentials(header: &str) -> Option<Auth> {
     use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
-    let bytes = URL_SAFE.decode(header).or_else(|_| URL_SAFE_NO_PAD.decode(header)).or_else(|_| STANDARD.decode(header)).ok()?;
+    let bytes = URL_SAFE
+        .decode(header)
+        .or_else(|_| URL_SAFE_NO_PAD.decode(header))
+        .or_else(|_| STANDARD.decode(header))
+        .ok()?;
     let said: Value = serde_json::from_slice(&bytes).ok()?;
     let text = |name: &str| said[name].as_str().unwrap_or_default().to_owned();
     if !text("registrytoken").is_empty() {

@@ -4,14 +4,14 @@ use image_store::Name;
 
 /// Left and right half of a name that nobody chose.
 const LEFT: [&str; 32] = [
-    "amber", "ancient", "bold", "brave", "bright", "calm", "clever", "cosy", "daring", "eager", "fair", "fleet", "gentle",
-    "golden", "happy", "hardy", "jolly", "keen", "kind", "lively", "lucky", "mellow", "nimble", "patient", "quiet",
-    "ready", "silver", "steady", "sunny", "swift", "warm", "wise",
+    "amber", "ancient", "bold", "brave", "bright", "calm", "clever", "cosy", "daring", "eager", "fair", "fleet",
+    "gentle", "golden", "happy", "hardy", "jolly", "keen", "kind", "lively", "lucky", "mellow", "nimble", "patient",
+    "quiet", "ready", "silver", "steady", "sunny", "swift", "warm", "wise",
 ];
 const RIGHT: [&str; 32] = [
-    "anchor", "beacon", "bow", "breeze", "cog", "compass", "cove", "current", "deck", "dory", "fjord", "galley", "gull",
-    "harbour", "helm", "hull", "island", "jetty", "keel", "knot", "lantern", "mast", "oar", "pilot", "quay", "reef",
-    "rudder", "sail", "sloop", "stern", "tide", "wharf",
+    "anchor", "beacon", "bow", "breeze", "cog", "compass", "cove", "current", "deck", "dory", "fjord", "galley",
+    "gull", "harbour", "helm", "hull", "island", "jetty", "keel", "knot", "lantern", "mast", "oar", "pilot", "quay",
+    "reef", "rudder", "sail", "sloop", "stern", "tide", "wharf",
 ];
 
 /// A name for a container whose caller gave none.

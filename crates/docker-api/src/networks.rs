@@ -139,10 +139,14 @@ impl DockerApi {
         }
         let driver = request.driver.unwrap_or_default();
         if !matches!(driver.as_str(), "" | "bridge" | "default") {
-            return Err(missing(format!("could not find plugin {driver} in v1 plugin registry: plugin \"{driver}\" not found")));
+            return Err(missing(format!(
+                "could not find plugin {driver} in v1 plugin registry: plugin \"{driver}\" not found"
+            )));
         }
         if request.ipam["Config"].as_array().is_some_and(|config| !config.is_empty()) {
-            return Err(crate::error::unsupported("a subnet of a network's own: all containers lie on the node's bridge, which"));
+            return Err(crate::error::unsupported(
+                "a subnet of a network's own: all containers lie on the node's bridge, which",
+            ));
         }
         if request.enable_ipv6 == Some(true) || request.internal {
             return Err(crate::error::unsupported(if request.internal { "--internal" } else { "--ipv6" }));
@@ -181,8 +185,11 @@ impl DockerApi {
             });
         }
         let users = self.network_users(&network.name);
-        let active: Vec<String> =
-            users.iter().filter(|r| r.is_running()).map(|r| format!("name:{:?} id:{:?}", r.name, r.short_id())).collect();
+        let active: Vec<String> = users
+            .iter()
+            .filter(|r| r.is_running())
+            .map(|r| format!("name:{:?} id:{:?}", r.name, r.short_id()))
+            .collect();
         if !active.is_empty() {
             return Err(Refusal {
                 status: StatusCode::FORBIDDEN,
@@ -275,7 +282,8 @@ fn hosts(record: &Record, all: &[&Record], gateway: &str) -> String {
         for (network, endpoint) in other.networks.iter().filter(|(name, _)| *name != "bridge") {
             if record.networks.contains_key(network) {
                 let own = [other.name.as_str(), other.short_id()];
-                for name in own.into_iter().chain(endpoint.aliases.iter().map(String::as_str)) {
+                let own = own.into_iter().filter(|name| *name != record.config.hostname);
+                for name in own.chain(endpoint.aliases.iter().map(String::as_str)) {
                     names.insert((&other.ip, name), ());
                 }
             }

@@ -84,12 +84,10 @@ impl DockerApi {
 
             ("POST", ["build", "prune"]) => ok(serde_json::json!({"CachesDeleted": [], "SpaceReclaimed": 0})),
             (_, ["build" | "session" | "grpc" | "commit", ..]) => Err(unsupported("building images")),
-            (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => {
-                Err(crate::error::Refusal {
-                    status: http::StatusCode::SERVICE_UNAVAILABLE,
-                    message: "This node is not a swarm manager. knarr speaks Kubernetes: use kubectl.".to_owned(),
-                })
-            }
+            (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => Err(crate::error::Refusal {
+                status: http::StatusCode::SERVICE_UNAVAILABLE,
+                message: "This node is not a swarm manager. knarr speaks Kubernetes: use kubectl.".to_owned(),
+            }),
             (_, ["plugins", ..]) => Err(unsupported("a plugin")),
             _ => Err(missing("page not found")),
         }

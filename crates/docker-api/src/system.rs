@@ -96,7 +96,8 @@ impl DockerApi {
             let volumes = volumes.iter().map(|volume| {
                 let mut value = api.describe_volume(volume);
                 let users = api.volume_users(&volume.name).len();
-                value["UsageData"] = json!({"RefCount": users, "Size": archive::disk_size(&api.volume_data(&volume.name))});
+                value["UsageData"] =
+                    json!({"RefCount": users, "Size": archive::disk_size(&api.volume_data(&volume.name))});
                 value
             });
             let containers = api.records().into_iter().map(|record| api.describe(&record, true, now));
@@ -120,7 +121,8 @@ impl DockerApi {
         let (outbox, pieces) = mpsc::channel(16);
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
-            let last = until.map(|until| std::time::Duration::from_nanos(u64::try_from(until - time::now()).unwrap_or(0)));
+            let last =
+                until.map(|until| std::time::Duration::from_nanos(u64::try_from(until - time::now()).unwrap_or(0)));
             let end = async {
                 match last {
                     Some(last) => tokio::time::sleep(last).await,
@@ -144,7 +146,9 @@ impl DockerApi {
                         && filters.any("event", |word| event["Action"] == word)
                         && filters.any("action", |word| event["Action"] == word)
                         && filters.any("scope", |word| word == "local")
-                        && ["container", "image", "network", "volume"].iter().all(|kind| filters.any(kind, |word| is(kind, word)));
+                        && ["container", "image", "network", "volume"]
+                            .iter()
+                            .all(|kind| filters.any(kind, |word| is(kind, word)));
                     if fits && outbox.send(Bytes::from(event.to_string() + "\n")).await.is_err() {
                         return;
                     }

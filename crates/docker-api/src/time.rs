@@ -120,12 +120,9 @@ mod tests {
     #[test]
     fn ages_are_rounded() {
         let of = |seconds: i64| human(seconds * 1_000_000_000);
-        assert_eq!([of(0), of(5), of(70), of(4000), of(90_000 * 2)], [
-            "Less than a second",
-            "5 seconds",
-            "About a minute",
-            "About an hour",
-            "2 days"
-        ]);
+        assert_eq!(
+            [of(0), of(5), of(70), of(4000), of(90_000 * 2)],
+            ["Less than a second", "5 seconds", "About a minute", "About an hour", "2 days"]
+        );
     }
 }

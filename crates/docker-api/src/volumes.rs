@@ -130,10 +130,14 @@ impl DockerApi {
         let driver = request.driver.unwrap_or_default();
         let name = request.name.unwrap_or_default();
         if !matches!(driver.as_str(), "" | "local") {
-            return Err(missing(format!("create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found")));
+            return Err(missing(format!(
+                "create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found"
+            )));
         }
         if let Some(option) = request.driver_opts.unwrap_or_default().keys().next() {
-            return Err(bad(format!("create {name}: invalid option: {option:?}: volumes of knarr are plain directories")));
+            return Err(bad(format!(
+                "create {name}: invalid option: {option:?}: volumes of knarr are plain directories"
+            )));
         }
         let mut labels = request.labels.unwrap_or_default();
         let anonymous = name.is_empty();

@@ -82,6 +82,8 @@ pub struct Rootfs {
     pub mountpoint: PathBuf,
     /// Not writable.
     pub readonly: bool,
+    /// `upper` is mounted again later, so it is written out when it is unmounted.
+    pub durable: bool,
 }
 
 /// Who the process is.

@@ -19,9 +19,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::options::{
-    Command, ContainerCommand, NetworkCommand, Options, SystemCommand, VolumeCommand,
-};
+use crate::options::{Command, ContainerCommand, NetworkCommand, Options, SystemCommand, VolumeCommand};
 
 /// How many calls into the kernel or to shims may block at a time.
 const BLOCKING_THREADS: usize = 32;

@@ -108,7 +108,9 @@ pub async fn system(options: &PruneOptions, all: bool, volumes: bool) -> Result<
 }
 
 fn system_warning(options: &PruneOptions, all: bool, volumes: bool) -> String {
-    let mut warning = "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n".to_owned();
+    let mut warning =
+        "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n"
+            .to_owned();
     if volumes {
         warning += "  - all anonymous volumes not used by at least one container\n";
     }
