@@ -5,30 +5,34 @@
 //! the process ([`ApiServer::client`]), both through the same pipeline.
 
 mod admission;
+mod authorize;
 mod context;
 mod delete;
 mod discovery;
 mod health;
 mod impersonate;
+mod managers;
 mod openapi;
 mod read;
 mod request;
 mod respond;
+mod reviews;
 mod served;
 mod server;
 mod stored;
 mod streams;
 mod table;
+mod tokens;
 mod upkeep;
 mod watch;
 mod write;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use auth::{Attributes, User};
+use auth::{Attributes, Policy, TokenKey, User};
 use client::{ApiService, Body, BoxError, Client};
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -51,6 +55,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct ApiServer {
     store: Arc<dyn Store>,
     kubelet: KubeletClient,
+    /// Signs and checks the tokens of service accounts.
+    tokens: TokenKey,
+    /// Roles and bindings as they are stored.
+    policy: RwLock<Policy>,
     /// `host:port` as discovery tells it.
     address: String,
     ready: AtomicBool,
@@ -59,16 +67,27 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// A server over a store. `address` is where clients reach it.
-    pub fn new(store: Arc<dyn Store>, kubelet: KubeletClient, address: String) -> Arc<Self> {
-        Arc::new(Self {
+    /// A server over a store. `tokens` signs the tokens of service accounts; `address` is where clients reach it.
+    ///
+    /// # Errors
+    /// When the stored roles and bindings cannot be read.
+    pub fn new(
+        store: Arc<dyn Store>,
+        kubelet: KubeletClient,
+        tokens: TokenKey,
+        address: String,
+    ) -> anyhow::Result<Arc<Self>> {
+        let policy = RwLock::new(authorize::policy_of(store.as_ref())?);
+        Ok(Arc::new(Self {
             store,
             kubelet,
+            tokens,
+            policy,
             address,
             ready: AtomicBool::new(false),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        })
+        }))
     }
 
     /// Says that the first objects are there: `/readyz` answers ok from now on.
@@ -86,6 +105,9 @@ impl ApiServer {
         let service = tower::service_fn(move |mut request: Request<Body>| {
             let server = server.clone();
             request.extensions_mut().insert(user.clone());
+            if let Ok(agent) = HeaderValue::from_str(component(&user)) {
+                request.headers_mut().entry(header::USER_AGENT).or_insert(agent);
+            }
             async move { Ok::<_, BoxError>(server.handle(request).await) }
         });
         Client::new(ApiService::new(service))
@@ -109,7 +131,7 @@ impl ApiServer {
 
     async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
         let user = request.extensions_mut().remove::<User>().unwrap_or_else(User::anonymous);
-        let user = match impersonate::user_of(user, request.headers()) {
+        let user = match impersonate::user_of(user, request.headers(), |attributes| self.authorize(attributes)) {
             Ok(user) => user,
             Err(error) => return respond::error(&error, None),
         };
@@ -140,7 +162,7 @@ impl ApiServer {
         match target {
             Target::Path => {
                 let verb = cx.method.as_str().to_ascii_lowercase();
-                let refusal = auth::authorize(&Attributes {
+                let refusal = self.authorize(&Attributes {
                     user: &cx.user,
                     verb: &verb,
                     group: "",
@@ -158,7 +180,7 @@ impl ApiServer {
                 } else {
                     format!("{}/{}", r.resource, r.subresource)
                 };
-                let refusal = auth::authorize(&Attributes {
+                let refusal = self.authorize(&Attributes {
                     user: &cx.user,
                     verb: r.verb,
                     group: &r.group,
@@ -185,6 +207,9 @@ impl ApiServer {
         if let Some(answer) = discovery::answer(path, &cx.accept, &cx.headers, &self.address) {
             return answer;
         }
+        if let Some(answer) = self.issuer_document(path) {
+            return Ok(answer);
+        }
         if let Some(answer) = openapi::answer(path, &cx.query, &cx.headers) {
             return answer;
         }
@@ -199,12 +224,6 @@ impl ApiServer {
         r: &ResourceRequest,
         request: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
-        if (r.group.as_str(), r.resource.as_str(), r.verb) == ("authentication.k8s.io", "selfsubjectreviews", "create")
-        {
-            let review = write::self_subject_review(&cx.user);
-            let type_name = "authentication.v1.SelfSubjectReview";
-            return respond::object(&cx.accept, None, type_name, StatusCode::CREATED, &review, table::Include::None);
-        }
         if (r.group.as_str(), r.resource.as_str(), r.verb)
             == ("apiextensions.k8s.io", "customresourcedefinitions", "list")
         {
@@ -243,7 +262,11 @@ impl ApiServer {
         }
         let work = async {
             let body = read_body(request.into_body()).await?;
+            if !served.row.is_stored() {
+                return self.answer_review(cx, r, &served, &body);
+            }
             match (r.subresource.as_str(), r.verb) {
+                ("token", _) => self.issue_token(cx, r, &served, &body),
                 ("binding", _) => self.bind(cx, r, &served, body).await,
                 ("eviction", _) => self.evict(cx, r, &served, body).await,
                 ("", "create") => self.create(cx, r, &served, body).await,
@@ -262,6 +285,16 @@ impl ApiServer {
         tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
             Err(ApiError::new(Reason::Timeout, "Timeout: request did not complete within the allotted timeout"))
         })
+    }
+}
+
+/// The name by which a component inside the process manages fields: that of its program upstream.
+fn component(user: &User) -> &str {
+    match (user.service_account(), user.name.strip_prefix("system:")) {
+        (Some(("kube-system", _)), _) => "kube-controller-manager",
+        (_, Some(rest)) if rest.starts_with("node:") => "kubelet",
+        (_, Some(rest)) => rest,
+        _ => &user.name,
     }
 }
 

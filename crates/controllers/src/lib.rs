@@ -5,12 +5,22 @@
 //!
 //! To add one: a file with a `CONTROLLER` row, and two lines here (its `mod`, and its place in [`CONTROLLERS`]).
 
+mod cluster_role_aggregation;
+mod cron_job;
 mod deployment;
 mod garbage_collector;
+mod job;
+mod job_pods;
+mod job_policy;
 mod namespace;
+mod pods;
 mod replica_set;
+mod roles;
 mod rollout;
+mod root_ca;
 mod runner;
+mod service_account;
+mod ttl_after_finished;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +29,22 @@ use client::{Cached, EventType, Patch, Resource};
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub use roles::rules;
 pub use runner::Manager;
 
 /// The table.
-pub(crate) static CONTROLLERS: &[&Controller] =
-    &[&deployment::CONTROLLER, &replica_set::CONTROLLER, &namespace::CONTROLLER];
+pub(crate) static CONTROLLERS: &[&Controller] = &[
+    &deployment::CONTROLLER,
+    &replica_set::CONTROLLER,
+    &namespace::CONTROLLER,
+    &service_account::CONTROLLER,
+    &root_ca::CONTROLLER,
+    &cluster_role_aggregation::CONTROLLER,
+    &job::CONTROLLER,
+    &job_pods::CONTROLLER,
+    &cron_job::CONTROLLER,
+    &ttl_after_finished::CONTROLLER,
+];
 
 /// An object as controllers see it.
 pub type Object = Arc<Cached<Value>>;
@@ -36,6 +57,10 @@ pub trait Objects {
     fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<Object>;
     /// The objects of a namespace, or all where it is empty.
     fn list(&self, resource: Resource, namespace: &str) -> Vec<Object>;
+    /// The certificate of the cluster's authority, in PEM.
+    fn root_ca(&self) -> &str {
+        ""
+    }
 }
 
 /// One controller.
@@ -117,6 +142,11 @@ impl Note {
     pub fn normal(about: &Value, reason: &'static str, message: impl Into<String>) -> Self {
         Self { about: about.clone(), kind: EventType::Normal, reason, message: message.into() }
     }
+
+    /// An event of something amiss.
+    pub fn warning(about: &Value, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { kind: EventType::Warning, ..Self::normal(about, reason, message) }
+    }
 }
 
 const fn core(plural: &'static str) -> Resource {
@@ -127,10 +157,16 @@ const fn apps(plural: &'static str) -> Resource {
     Resource { group: "apps", version: "v1", plural }
 }
 
+const fn batch(plural: &'static str) -> Resource {
+    Resource { group: "batch", version: "v1", plural }
+}
+
 pub(crate) const PODS: Resource = core("pods");
 pub(crate) const NAMESPACES: Resource = core("namespaces");
 pub(crate) const REPLICA_SETS: Resource = apps("replicasets");
 pub(crate) const DEPLOYMENTS: Resource = apps("deployments");
+pub(crate) const JOBS: Resource = batch("jobs");
+pub(crate) const CRON_JOBS: Resource = batch("cronjobs");
 
 /// A namespace as requests want it: none for what is cluster-scoped.
 pub(crate) fn some(namespace: &str) -> Option<&str> {

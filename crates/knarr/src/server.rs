@@ -1,5 +1,6 @@
 //! `knarr server`: control plane and node in one process, started in order and stopped in reverse.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -155,8 +156,8 @@ async fn start(
 
     let store_path = dirs.data_dir.join("store.redb");
     let store: Arc<dyn Store> = LogStore::open(RedbLog::open(&store_path)?)?;
-    let server =
-        ApiServer::new(store.clone(), KubeletClient { tls: pki.to_kubelet_tls()? }, format!("{address}:{port}"));
+    let kubelet_client = KubeletClient { tls: pki.to_kubelet_tls()? };
+    let server = ApiServer::new(store.clone(), kubelet_client, pki.token_key()?, format!("{address}:{port}"))?;
     let mut parts = Vec::new();
     let api_listener = TcpListener::from_std(api_listener).context("listen for the API")?;
     let tls = pki.api_tls()?;
@@ -178,7 +179,12 @@ async fn start(
     let control_socket = dirs.control_socket();
     part(&mut parts, "the control socket", |stop| control::serve(control_socket, images, stop));
 
-    let manager = Manager::new(server.client(User::authenticated("system:kube-controller-manager", &[])));
+    let as_controllers = server.clone();
+    let manager = Manager::new(
+        server.client(User::authenticated("system:kube-controller-manager", &[])),
+        move |name| as_controllers.client(User::service_account_of("kube-system", name, "", BTreeMap::new())),
+        pki.authority.clone(),
+    );
     part(&mut parts, "the controllers", |stop| async move {
         manager.run(stop).await;
         Ok(())

@@ -7,3 +7,4 @@ pub(crate) mod node;
 pub(crate) mod pod;
 mod pod_cells;
 pub(crate) mod secret;
+pub(crate) mod service_account;

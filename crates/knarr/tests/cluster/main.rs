@@ -5,8 +5,10 @@
 
 mod bad_input;
 mod docker;
+mod jobs;
 mod kubectl;
 mod node;
+mod rights;
 mod survival;
 mod tutorial;
 mod uninstall;
