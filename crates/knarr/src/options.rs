@@ -31,6 +31,18 @@ pub enum Command {
     /// Images of the node.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Containers that docker started.
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    /// Volumes that docker made.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Networks that docker made.
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// The whole of what docker has.
+    #[command(subcommand)]
+    System(SystemCommand),
     /// Stop every pod and remove every link, mount, cgroup, socket and file that knarr made.
     Uninstall(UninstallOptions),
 }
@@ -55,6 +67,11 @@ impl Dirs {
     /// The images.
     pub fn images(&self) -> PathBuf {
         self.data_dir.join("images")
+    }
+
+    /// Where a running server speaks the Docker Engine API.
+    pub fn docker_socket(&self) -> PathBuf {
+        self.run_dir.join("docker.sock")
     }
 
     /// Where a running server takes commands.
@@ -168,11 +185,87 @@ pub enum ImageCommand {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Remove unused images.
+    Prune {
+        /// See there.
+        #[command(flatten)]
+        options: PruneOptions,
+        /// Remove all unused images, not just dangling ones.
+        #[arg(long, short)]
+        all: bool,
+    },
     /// List the images.
     List {
         /// Where the images are.
         #[command(flatten)]
         dirs: Dirs,
+    },
+}
+
+/// What every prune is told.
+#[derive(Debug, Clone, Args)]
+pub struct PruneOptions {
+    /// Where the running server is.
+    #[command(flatten)]
+    pub dirs: Dirs,
+    /// Do not ask for confirmation.
+    #[arg(long, short)]
+    pub force: bool,
+    /// Only what matches, such as `until=24h`, `label=key=value` or `label!=key`.
+    #[arg(long, value_name = "FILTER", value_parser = filter)]
+    pub filter: Vec<(String, String)>,
+}
+
+fn filter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        // `label!=x` is the filter `label!` with the value `x`.
+        Some((name, value)) if !name.is_empty() => Ok((name.trim().to_lowercase(), value.to_owned())),
+        _ => Err("invalid argument: a filter is written NAME=VALUE".to_owned()),
+    }
+}
+
+/// `knarr container …`
+#[derive(Debug, Subcommand)]
+pub enum ContainerCommand {
+    /// Remove all stopped containers.
+    Prune(PruneOptions),
+}
+
+/// `knarr volume …`
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// Remove unused local volumes.
+    Prune {
+        /// See there.
+        #[command(flatten)]
+        options: PruneOptions,
+        /// Remove all unused volumes, not just anonymous ones.
+        #[arg(long, short)]
+        all: bool,
+    },
+}
+
+/// `knarr network …`
+#[derive(Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// Remove all unused networks.
+    Prune(PruneOptions),
+}
+
+/// `knarr system …`
+#[derive(Debug, Subcommand)]
+pub enum SystemCommand {
+    /// Remove unused data.
+    Prune {
+        /// See there.
+        #[command(flatten)]
+        options: PruneOptions,
+        /// Remove all unused images, not just dangling ones.
+        #[arg(long, short)]
+        all: bool,
+        /// Prune anonymous volumes as well.
+        #[arg(long)]
+        volumes: bool,
     },
 }
 

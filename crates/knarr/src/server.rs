@@ -15,6 +15,7 @@ use auth::User;
 use client::{Client, ListParams, Resource, clock};
 use container_engine::Engine;
 use controllers::Manager;
+use docker_api::DockerApi;
 use image_store::ImageStore;
 use kubelet::Kubelet;
 use scheduler::Scheduler;
@@ -174,6 +175,7 @@ async fn start(
         tokio::select! { () = stop.cancelled() => {}, ended = serving.serve(&cri_socket) => ended? }
         fs::remove_file(&cri_socket).with_context(|| format!("remove {}", cri_socket.display()))
     });
+    let docker_images = images.clone();
     let control_socket = dirs.control_socket();
     part(&mut parts, "the control socket", |stop| control::serve(control_socket, images, stop));
 
@@ -219,6 +221,15 @@ async fn start(
         }
         Ok(())
     });
+    let config = docker_api::Config {
+        data_dir: dirs.data_dir.join("docker"),
+        node_name: node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let docker = DockerApi::open(config, engine.clone(), docker_images).await.context("start the Docker API")?;
+    let docker_socket = dirs.docker_socket();
+    part(&mut parts, "the Docker API", |stop| async move { docker.serve(&docker_socket, stop).await });
+
     let kubeconfig = dirs.kubeconfig();
     part(&mut parts, "the announcement", |stop| async move {
         tokio::select! {

@@ -221,6 +221,19 @@ impl Node {
         run(self.client(&other).args(line.split_whitespace()))
     }
 
+    /// docker's command line with these words, against the server's socket.
+    pub fn docker<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let own = std::env::split_paths(&path).map(|dir| dir.join("docker")).find(|file| file.is_file());
+        let mut command = Command::new(own.unwrap_or_else(|| made("clients/docker/docker", "clients")));
+        command
+            .env("DOCKER_HOST", format!("unix://{}", self.path("run/docker.sock").display()))
+            .env("HOME", self.path("home"))
+            .stdin(Stdio::null())
+            .args(args);
+        command
+    }
+
     /// Runs a kubectl line, whatever its end.
     pub fn try_kubectl(&self, line: &str) -> Said {
         run(&mut self.kubectl(line.split_whitespace()))
