@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::pods::{self, Owner, is_active, is_over, until_available};
 use crate::revisions::{HASH_LABEL, Revisions};
 use crate::rollout::share;
+use crate::taints;
 use crate::{
     Action, CONTROLLER_REVISIONS, Controller, DAEMON_SETS, Key, NODES, Note, Object, Objects, PODS, Read, Writes,
     controller_key,
@@ -114,19 +115,12 @@ fn fits(template: &Value, node: &Value) -> (bool, bool) {
     tolerations.extend(own_tolerations(spec["hostNetwork"] == true));
     let untolerated = |effect: &str| {
         let taints = node["spec"]["taints"].as_array().into_iter().flatten();
-        taints.filter(|taint| taint["effect"] == effect).any(|taint| !tolerations.iter().any(|t| tolerates(t, taint)))
+        taints
+            .filter(|taint| taint["effect"] == effect)
+            .any(|taint| !tolerations.iter().any(|t| taints::tolerates(t, taint)))
     };
     let stays = !untolerated("NoExecute");
     (stays && !untolerated("NoSchedule"), stays)
-}
-
-fn tolerates(toleration: &Value, taint: &Value) -> bool {
-    let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
-    let exists = toleration["operator"] == "Exists";
-    let key = text(toleration, "key");
-    (text(toleration, "effect").is_empty() || toleration["effect"] == taint["effect"])
-        && (key == text(taint, "key") || (key.is_empty() && exists))
-        && (exists || text(toleration, "value") == text(taint, "value"))
 }
 
 /// A set and its pods by node.

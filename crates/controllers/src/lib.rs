@@ -14,6 +14,7 @@ mod job;
 mod job_pods;
 mod job_policy;
 mod namespace;
+mod node_lifecycle;
 mod pods;
 mod replica_set;
 mod revisions;
@@ -23,6 +24,8 @@ mod root_ca;
 mod runner;
 mod service_account;
 mod stateful_set;
+mod taint_eviction;
+mod taints;
 mod ttl_after_finished;
 mod volume;
 mod volume_claim;
@@ -45,6 +48,8 @@ pub(crate) static CONTROLLERS: &[&Controller] = &[
     &stateful_set::CONTROLLER,
     &daemon_set::CONTROLLER,
     &service_account::CONTROLLER,
+    &node_lifecycle::CONTROLLER,
+    &taint_eviction::CONTROLLER,
     &root_ca::CONTROLLER,
     &cluster_role_aggregation::CONTROLLER,
     &job::CONTROLLER,

@@ -15,6 +15,7 @@ use auth::User;
 use client::{Client, ListParams, Resource, clock};
 use container_engine::Engine;
 use controllers::Manager;
+use docker_api::DockerApi;
 use image_store::ImageStore;
 use kubelet::Kubelet;
 use scheduler::Scheduler;
@@ -24,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::options::{Dirs, ServerOptions};
+use crate::options::{Dirs, ServerOptions, Taint};
 use crate::pki::{API_TO_KUBELET, Pki, write_private};
 use crate::{control, first_objects, host, kubeconfig};
 
@@ -174,6 +175,7 @@ async fn start(
         tokio::select! { () = stop.cancelled() => {}, ended = serving.serve(&cri_socket) => ended? }
         fs::remove_file(&cri_socket).with_context(|| format!("remove {}", cri_socket.display()))
     });
+    let docker_images = images.clone();
     let control_socket = dirs.control_socket();
     part(&mut parts, "the control socket", |stop| control::serve(control_socket, images, stop));
 
@@ -201,6 +203,8 @@ async fn start(
         logs_dir: dirs.data_dir.join("logs"),
         cgroup_root: format!("/{}", options.cgroup_root),
         pod_cidr: options.pod_cidr.clone(),
+        labels: node_labels(options),
+        taints: options.node_taints.iter().map(taint).collect(),
         cluster_dns: Vec::new(),
         cluster_domain: "cluster.local".to_owned(),
         tls: pki.kubelet_tls()?,
@@ -217,6 +221,15 @@ async fn start(
         }
         Ok(())
     });
+    let config = docker_api::Config {
+        data_dir: dirs.data_dir.join("docker"),
+        node_name: node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let docker = DockerApi::open(config, engine.clone(), docker_images).await.context("start the Docker API")?;
+    let docker_socket = dirs.docker_socket();
+    part(&mut parts, "the Docker API", |stop| async move { docker.serve(&docker_socket, stop).await });
+
     let kubeconfig = dirs.kubeconfig();
     part(&mut parts, "the announcement", |stop| async move {
         tokio::select! {
@@ -229,6 +242,20 @@ async fn start(
         Ok(())
     });
     Ok(Running { parts, engine, store })
+}
+
+/// The labels of the node: it has the control plane, and what it was told.
+fn node_labels(options: &ServerOptions) -> BTreeMap<String, String> {
+    let own = ("node-role.kubernetes.io/control-plane".to_owned(), String::new());
+    std::iter::once(own).chain(options.node_labels.iter().cloned()).collect()
+}
+
+fn taint(taint: &Taint) -> serde_json::Value {
+    let mut object = serde_json::json!({"key": taint.key, "effect": taint.effect});
+    if !taint.value.is_empty() {
+        object["value"] = taint.value.as_str().into();
+    }
+    object
 }
 
 /// Starts a part; it is given what stops it.

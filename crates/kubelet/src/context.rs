@@ -17,6 +17,7 @@ use crate::env::{Facts, Source, Sources};
 use crate::node::Machine;
 use crate::persistent::{Disks, Wanted};
 use crate::runtime::Cri;
+use crate::sources::Follower;
 use crate::status::Host;
 use crate::volume_keeper::{CLAIMS, VOLUMES};
 
@@ -34,6 +35,8 @@ pub(crate) struct Context {
     pub(crate) machine: Machine,
     /// The port of the endpoint for logs and exec.
     pub(crate) port: u16,
+    /// ConfigMaps and Secrets that running pods have as files.
+    pub(crate) sources: Follower,
     /// Bounds how many sandboxes and containers are made at the same time.
     pub(crate) making: Semaphore,
     /// The volumes on this node's disk.
@@ -98,10 +101,7 @@ impl Context {
     pub(crate) async fn read(&self, namespace: &str, wanted: &BTreeSet<Source>) -> anyhow::Result<Sources> {
         let mut found = Sources::new();
         for source in wanted {
-            let (resource, name) = match source {
-                Source::ConfigMap(name) => (CONFIG_MAPS, name),
-                Source::Secret(name) => (SECRETS, name),
-            };
+            let (resource, name) = resource_of(source);
             let data = match self.client.api(resource).get(Some(namespace), name).await {
                 Ok(object) => Some(data_of(source, object).with_context(|| format!("read {source}"))?),
                 Err(error) if error.reason == Reason::NotFound => None,
@@ -168,6 +168,14 @@ impl Context {
             }
         }
         Ok(configs)
+    }
+}
+
+/// The resource and the name of a source.
+pub(crate) fn resource_of(source: &Source) -> (Resource, &str) {
+    match source {
+        Source::ConfigMap(name) => (CONFIG_MAPS, name),
+        Source::Secret(name) => (SECRETS, name),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::cri_config::{GRACE, POD_UID};
 use crate::node::{self, Machine};
 use crate::persistent::Disks;
 use crate::server;
+use crate::sources::Follower;
 use crate::status::Host;
 use crate::volume_keeper;
 use crate::worker::{self, Wanted};
@@ -78,6 +79,7 @@ pub(crate) async fn run(
         recorder,
         machine,
         port: listener.local_addr().context("read the address of the endpoint")?.port(),
+        sources: Follower::new(client.clone(), tasks.clone(), cancel.clone()),
         making: Semaphore::new(making),
     });
     tasks.spawn(volume_keeper::run(context.clone(), cancel.clone()));

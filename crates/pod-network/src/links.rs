@@ -134,8 +134,7 @@ pub(crate) async fn attach(machine: &Handle, inside: &Handle, pod: &OwnedFd, wir
         other => other.context("lay the pod's wire")?,
     }
     let up = |index| inside.link().set(LinkUnspec::new_with_index(index).up().build());
-    // The loopback link is always number one.
-    up(1).execute().await.context("set the pod's loopback link up")?;
+    loopback(inside).await?;
     let eth0 = find(inside, "eth0").await?.context("find the pod's end of its wire")?.header.index;
     // A pair can only be set up once both ends exist.
     up(eth0).execute().await.context("set the pod's end of its wire up")?;
@@ -147,6 +146,12 @@ pub(crate) async fn attach(machine: &Handle, inside: &Handle, pod: &OwnedFd, wir
         .with_context(|| format!("give the pod the address {}", wire.address))?;
     let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(wire.gateway).build();
     inside.route().add(route).execute().await.context("set the pod's default route")
+}
+
+/// Sets the loopback link of a namespace up, which is always number one.
+pub(crate) async fn loopback(inside: &Handle) -> Result<()> {
+    let up = LinkUnspec::new_with_index(1).up().build();
+    inside.link().set(up).execute().await.context("set the pod's loopback link up")
 }
 
 /// Removes a link; none of that name is success.
