@@ -3,6 +3,10 @@
 //! A volume on the node's own disk is a sparse file with an ext4 of its full size, mounted through a loop device: what is
 //! written beyond the size fails as on any full disk, and the kernel frees the device with the last mount. It is mounted
 //! once, at its *stage*, and from there into the directory of each pod that uses it.
+//!
+//! A mounted ext4 grows only for those who have CAP_SYS_RESOURCE. Where that is missing (in some containers) the file
+//! system is made larger from the start, and all but the size of the volume is reserved, so that nobody can fill it: less
+//! is reserved when the volume grows.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
@@ -11,13 +15,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, bail};
 use isolation::loop_device::{self, LoopDevice};
+use k8s_openapi::api::core::v1::Pod;
 use kinds::volumes::{LOCAL_DRIVER, capacity};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use object_model::meta;
 use serde_json::Value;
 
+use crate::volumes::PodDirectory;
+
 /// Sizes are whole numbers of these.
 const BLOCK: u64 = 4096;
+/// How many times its size a volume may grow to where file systems cannot.
+const HEADROOM: u64 = 16;
+/// The bit of CAP_SYS_RESOURCE (linux/capability.h).
+const CAP_SYS_RESOURCE: u32 = 24;
 /// Where mke2fs may be: it belongs to e2fsprogs, which a server's PATH need not show.
 const PLACES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
@@ -100,8 +111,15 @@ impl Disks {
         self.root.join(name).join("size")
     }
 
-    /// Mounts a volume at `target`, in a pod's directory. Can be done again.
-    pub fn mount(&self, wanted: &Wanted, target: &Path, group: Option<u32>) -> anyhow::Result<()> {
+    /// Mounts a volume in a pod's directory. Can be done again.
+    pub fn mount_for(&self, pod: &Pod, directory: &PodDirectory, wanted: &Wanted) -> anyhow::Result<()> {
+        let security = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+        let group = security.and_then(|security| security.fs_group).map(u32::try_from).transpose();
+        self.mount(wanted, &directory.volume(&wanted.name), group.context("read fsGroup")?)
+            .with_context(|| format!("MountVolume.SetUp failed for volume {:?}", wanted.name))
+    }
+
+    fn mount(&self, wanted: &Wanted, target: &Path, group: Option<u32>) -> anyhow::Result<()> {
         let _held = self.hold();
         if mounts()?.iter().any(|mounted| mounted.path == target) {
             return Ok(());
@@ -123,8 +141,9 @@ impl Disks {
         } else {
             let known = ["capacity", "accessModes", "claimRef", "nodeAffinity", "mountOptions"];
             let fields = spec.as_object().into_iter().flatten();
-            let kind = fields.filter(|(key, value)| value.is_object() && !known.contains(&key.as_str())).map(|(key, _)| key);
-            bail!("volumes of type {} are not supported", kind.cloned().next().unwrap_or_default());
+            let mut kind =
+                fields.filter(|(key, value)| value.is_object() && !known.contains(&key.as_str())).map(|(key, _)| key);
+            bail!("volumes of type {} are not supported", kind.next().cloned().unwrap_or_default());
         };
         if let Some(group) = group.filter(|_| owned && !wanted.read_only) {
             give_to(&source, group).with_context(|| format!("give the volume to group {group}"))?;
@@ -147,27 +166,41 @@ impl Disks {
         Ok(())
     }
 
+    /// Notes how many blocks were free when the file system was empty, if all but a part of them is reserved.
+    fn room_note(&self, name: &str) -> PathBuf {
+        self.root.join(name).join("room")
+    }
+
     /// Mounts a volume of ours at its stage, made where it is missing and grown where it is too small.
     fn staged(&self, name: &str, bytes: u64) -> anyhow::Result<PathBuf> {
         let (file, stage) = (self.file(name), self.stage(name));
         fs::create_dir_all(&stage).with_context(|| format!("make {}", stage.display()))?;
-        let fresh = !file.exists();
+        let fresh = !self.size_note(name).exists();
+        let reserves = fresh && !may_grow()?;
         if fresh {
-            format_file(&file, bytes)?;
-            fs::write(self.size_note(name), bytes.to_string())?;
+            format_file(&file, if reserves { bytes.saturating_mul(HEADROOM) } else { bytes })?;
         }
         if !mounts()?.iter().any(|mounted| mounted.path == stage) {
             let device = LoopDevice::attach(&file)?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
-            // What is deleted in the volume is free again on the node's disk, too.
-            mount(Some(device.path()), &stage, Some("ext4"), flags, Some("discard"))
+            // What is deleted in the volume is free again on the node's disk, too; and what was never used takes no room.
+            mount(Some(device.path()), &stage, Some("ext4"), flags, Some("discard,noinit_itable"))
                 .with_context(|| format!("mount {} at {}", device.path().display(), stage.display()))?;
         }
         if fresh {
             // Programs that want an empty directory must find one.
-            fs::remove_dir(stage.join("lost+found")).context("empty the new volume")?;
+            let found = stage.join("lost+found");
+            if found.exists() {
+                fs::remove_dir(found).context("empty the new volume")?;
+            }
             fs::set_permissions(&stage, fs::Permissions::from_mode(0o777))?;
+            if reserves {
+                let free = nix::sys::statvfs::statvfs(&stage).context("read the room of the new volume")?.blocks_free();
+                fs::write(self.room_note(name), free.to_string())?;
+            }
+            fs::write(self.size_note(name), bytes.to_string())?;
         }
+        self.reserve(name, bytes)?;
         self.grow_held(name, bytes)?;
         Ok(stage)
     }
@@ -175,7 +208,30 @@ impl Disks {
     /// Grows a volume to its new size, in use or not. Says whether it had to.
     pub fn grow(&self, name: &str, bytes: u64) -> anyhow::Result<bool> {
         let _held = self.hold();
-        if self.file(name).exists() { self.grow_held(name, bytes) } else { Ok(false) }
+        if self.size_note(name).exists() { self.grow_held(name, bytes) } else { Ok(false) }
+    }
+
+    /// Leaves as much of a file system with room to grow as the volume is to have. The kernel forgets that with the mount.
+    fn reserve(&self, name: &str, bytes: u64) -> anyhow::Result<()> {
+        let Ok(room) = fs::read_to_string(self.room_note(name)) else { return Ok(()) };
+        let room: u64 = room.trim().parse().context("read the room of a volume")?;
+        let stage = self.stage(name);
+        let table = mounts()?;
+        let Some(device) =
+            table.iter().find(|mounted| mounted.path == stage).and_then(|m| Path::new(&m.source).file_name())
+        else {
+            return Ok(());
+        };
+        let block = nix::sys::statvfs::statvfs(&stage).context("read the size of its blocks")?.fragment_size();
+        let wanted = bytes / block.max(1);
+        if wanted > room {
+            bail!(
+                "the volume can grow to {} bytes at most: this kernel lets only CAP_SYS_RESOURCE grow it further",
+                room * block
+            );
+        }
+        let path = Path::new("/sys/fs/ext4").join(device).join("reserved_clusters");
+        fs::write(&path, (room - wanted).to_string()).with_context(|| format!("write {}", path.display()))
     }
 
     fn grow_held(&self, name: &str, bytes: u64) -> anyhow::Result<bool> {
@@ -183,6 +239,11 @@ impl Disks {
         let noted: u64 = fs::read_to_string(&note).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         if noted >= bytes {
             return Ok(false);
+        }
+        if self.room_note(name).exists() {
+            self.reserve(name, bytes)?;
+            fs::write(&note, bytes.to_string())?;
+            return Ok(true);
         }
         let path = self.file(name);
         let file = fs::File::options().write(true).open(&path).with_context(|| format!("open {}", path.display()))?;
@@ -240,9 +301,19 @@ impl Disks {
     }
 }
 
+/// Whether this process may grow a mounted file system.
+fn may_grow() -> anyhow::Result<bool> {
+    let status = fs::read_to_string("/proc/self/status").context("read the capabilities of this process")?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits =
+        u64::from_str_radix(effective.unwrap_or("0").trim(), 16).context("read the capabilities of this process")?;
+    Ok(bits & (1 << CAP_SYS_RESOURCE) != 0)
+}
+
 /// Makes a file of this size with an ext4 in it. It takes room on the disk as it is filled.
 fn format_file(file: &Path, bytes: u64) -> anyhow::Result<()> {
-    let Some(program) = PLACES.iter().map(|place| Path::new(place).join("mke2fs")).find(|program| program.exists()) else {
+    let Some(program) = PLACES.iter().map(|place| Path::new(place).join("mke2fs")).find(|program| program.exists())
+    else {
         bail!("make a file system: mke2fs is not installed (it is in the package e2fsprogs)");
     };
     // Under its own name only when it is whole.
