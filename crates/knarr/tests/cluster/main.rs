@@ -11,6 +11,7 @@ mod node;
 mod nodes;
 mod rights;
 mod stateful;
+mod storage;
 mod survival;
 mod tutorial;
 mod uninstall;
