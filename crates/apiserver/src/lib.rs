@@ -5,6 +5,7 @@
 //! the process ([`ApiServer::client`]), both through the same pipeline.
 
 mod admission;
+mod claims;
 mod context;
 mod delete;
 mod discovery;
@@ -54,6 +55,7 @@ pub struct ApiServer {
     /// `host:port` as discovery tells it.
     address: String,
     ready: AtomicBool,
+    claims: claims::Claims,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -66,6 +68,7 @@ impl ApiServer {
             kubelet,
             address,
             ready: AtomicBool::new(false),
+            claims: claims::Claims::new(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })

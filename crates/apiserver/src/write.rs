@@ -8,6 +8,7 @@ use object_model::{ApiError, FieldError, FieldPath, Reason, meta, names, time};
 use serde_json::{Value, json};
 use store::{Durability, Entry, Expect, Op, StoreError, Write};
 
+use crate::claims::Taken;
 use crate::context::{Context, unsupported_media_type};
 use crate::request::ResourceRequest;
 use crate::served::{Served, schema_of};
@@ -76,8 +77,12 @@ impl ApiServer {
                 }
                 return Ok(object);
             }
+            let claimed = self.claim(served, &mut object)?;
             match self.put(served, &request.namespace, &name, Expect::Absent, &object).await {
-                Ok(entry) => return stored::decode(served, &entry),
+                Ok(entry) => {
+                    claimed.into_iter().for_each(Taken::keep);
+                    return stored::decode(served, &entry);
+                }
                 Err(StoreError::Mismatch(_)) if generate && tried < NAME_TRIES => {}
                 Err(StoreError::Mismatch(_)) => {
                     let error = ApiError::already_exists(served.row.group, served.row.plural, &name);
@@ -230,10 +235,11 @@ impl ApiServer {
                     ),
                 ));
             }
-            let object = self.prepare(served, request, wanted, &current)?;
+            let mut object = self.prepare(served, request, wanted, &current)?;
             if stored::same(&object, &current) || cx.dry_run()? {
                 return Ok(object);
             }
+            let claimed = if request.subresource.is_empty() { self.claim(served, &mut object)? } else { None };
             let written = if is_finished(&object) {
                 self.remove(served, &request.namespace, &request.name, entry.mod_revision).await
             } else {
@@ -242,7 +248,7 @@ impl ApiServer {
             };
             match written {
                 Ok(entry) => {
-                    let mut object = object;
+                    claimed.into_iter().for_each(Taken::keep);
                     meta::set(&mut object, "resourceVersion", entry.mod_revision.to_string());
                     return Ok(object);
                 }
@@ -351,7 +357,9 @@ impl ApiServer {
     ) -> Result<std::sync::Arc<Entry>, StoreError> {
         let expect = Expect::Revision(revision);
         let key = served.key(namespace, name);
-        self.store.write(Write { key, expect, op: Op::Delete, durability: Durability::Synced }).await
+        let removed = self.store.write(Write { key, expect, op: Op::Delete, durability: Durability::Synced }).await?;
+        self.unclaim(served, &removed);
+        Ok(removed)
     }
 
     /// `POST …/binding`: gives a pod its node. The pod's own row refuses that in any other way.

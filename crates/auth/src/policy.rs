@@ -69,6 +69,8 @@ const fn paths(paths: &'static [&'static str]) -> Rule {
     Rule { verbs: &["get", "head"], groups: &[], resources: &[], paths }
 }
 
+const NETWORK_READ: &[Rule] = &[on(READ, &[""], &["services"]), on(READ, &["discovery.k8s.io"], &["endpointslices"])];
+
 /// The grants that hold in every cluster, after upstream's bootstrap policy for the same names.
 const BUILT_IN: &[Grant] = &[
     // system:public-info-viewer
@@ -126,13 +128,18 @@ const BUILT_IN: &[Grant] = &[
             on(&["delete", "deletecollection", "patch", "update"], &["*"], &["*"]),
             on(&["create"], &["", "events.k8s.io"], &["events", "pods", "namespaces"]),
             on(&["create"], &["apps"], &["replicasets"]),
+            on(&["create"], &[""], &["endpoints"]),
+            on(&["create"], &["discovery.k8s.io"], &["endpointslices"]),
         ],
     },
+    // system:node-proxier, as far as it is used, and system:kube-dns
+    Grant { subject: Subject::User("system:kube-proxy"), rules: NETWORK_READ },
+    Grant { subject: Subject::User("system:kube-dns"), rules: NETWORK_READ },
     // system:node: a kubelet. Which objects of these it may touch is the node authoriser's question.
     Grant {
         subject: Subject::Group("system:nodes"),
         rules: &[
-            on(READ, &[""], &["nodes", "pods", "configmaps", "secrets"]),
+            on(READ, &[""], &["nodes", "pods", "configmaps", "secrets", "services"]),
             on(WRITE, &[""], &["nodes"]),
             on(&["patch", "update"], &[""], &["nodes/status", "pods/status"]),
             on(&["delete"], &[""], &["pods"]),

@@ -6,11 +6,15 @@
 //! To add one: a file with a `CONTROLLER` row, and two lines here (its `mod`, and its place in [`CONTROLLERS`]).
 
 mod deployment;
+mod endpoint_slice;
+mod endpoints;
 mod garbage_collector;
+mod load_balancer;
 mod namespace;
 mod replica_set;
 mod rollout;
 mod runner;
+mod service_pods;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +26,14 @@ use serde_json::Value;
 pub use runner::Manager;
 
 /// The table.
-pub(crate) static CONTROLLERS: &[&Controller] =
-    &[&deployment::CONTROLLER, &replica_set::CONTROLLER, &namespace::CONTROLLER];
+pub(crate) static CONTROLLERS: &[&Controller] = &[
+    &deployment::CONTROLLER,
+    &replica_set::CONTROLLER,
+    &namespace::CONTROLLER,
+    &endpoint_slice::CONTROLLER,
+    &endpoints::CONTROLLER,
+    &load_balancer::CONTROLLER,
+];
 
 /// An object as controllers see it.
 pub type Object = Arc<Cached<Value>>;
@@ -117,6 +127,11 @@ impl Note {
     pub fn normal(about: &Value, reason: &'static str, message: impl Into<String>) -> Self {
         Self { about: about.clone(), kind: EventType::Normal, reason, message: message.into() }
     }
+
+    /// An event of trouble.
+    pub fn warning(about: &Value, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { kind: EventType::Warning, ..Self::normal(about, reason, message) }
+    }
 }
 
 const fn core(plural: &'static str) -> Resource {
@@ -128,6 +143,11 @@ const fn apps(plural: &'static str) -> Resource {
 }
 
 pub(crate) const PODS: Resource = core("pods");
+pub(crate) const SERVICES: Resource = core("services");
+pub(crate) const ENDPOINTS: Resource = core("endpoints");
+pub(crate) const ENDPOINT_SLICES: Resource =
+    Resource { group: "discovery.k8s.io", version: "v1", plural: "endpointslices" };
+pub(crate) const NODES: Resource = core("nodes");
 pub(crate) const NAMESPACES: Resource = core("namespaces");
 pub(crate) const REPLICA_SETS: Resource = apps("replicasets");
 pub(crate) const DEPLOYMENTS: Resource = apps("deployments");

@@ -4,8 +4,10 @@
 //! keys, table output and generations are derived from the row by whoever needs them. Hooks are pure: time is handed in.
 
 mod apps;
+mod claim;
 mod coordination;
 mod core;
+mod discovery;
 mod events;
 pub mod meta;
 mod pod_template;
@@ -13,6 +15,7 @@ pub mod scale;
 pub mod typed;
 mod walk;
 
+pub use claim::{Claim, Pool};
 pub use k8s_openapi as k8s;
 
 use object_model::FieldError;
@@ -21,14 +24,17 @@ use serde_json::Value;
 /// Every built-in kind that is served. A kind that does nothing is not served.
 pub static RESOURCES: &[&Resource] = &[
     &core::config_map::RESOURCE,
+    &core::endpoints::RESOURCE,
     &core::event::RESOURCE,
     &core::namespace::RESOURCE,
     &core::node::RESOURCE,
     &core::pod::RESOURCE,
     &core::secret::RESOURCE,
+    &core::service::RESOURCE,
     &apps::deployment::RESOURCE,
     &apps::replica_set::RESOURCE,
     &coordination::lease::RESOURCE,
+    &discovery::endpoint_slice::RESOURCE,
     &events::event::RESOURCE,
 ];
 
@@ -282,6 +288,12 @@ pub trait Kind: Sync {
     /// Seconds after which an object that nobody touches is removed.
     fn time_to_live(&self) -> Option<u32> {
         None
+    }
+
+    /// What the object wants of the cluster's pools, each value of which only one object may hold. Asked when the object is
+    /// otherwise complete and valid; values that are wanted and not named are given out then.
+    fn claims(&self, _object: &Value) -> Vec<Claim> {
+        Vec::new()
     }
 
     /// The object in the form in which its collection is stored: several kinds may be views of one collection.

@@ -1,5 +1,6 @@
 //! `knarr`: Kubernetes in one binary, with the container engine inside.
 
+mod cluster_services;
 mod control;
 mod first_objects;
 mod host;

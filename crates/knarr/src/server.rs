@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use container_engine::Engine;
 use controllers::Manager;
 use image_store::ImageStore;
 use kubelet::Kubelet;
+use pod_network::Cidr;
 use scheduler::Scheduler;
 use store::{LogStore, RedbLog, Store};
 use tokio::net::TcpListener;
@@ -23,12 +24,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster_services::{self, OwnService};
 use crate::options::{Dirs, ServerOptions};
 use crate::pki::{API_TO_KUBELET, Pki, write_private};
 use crate::{control, first_objects, host, kubeconfig};
 
 /// How often memory that is free goes back to the kernel: what a burst of pods needed is not kept.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(60);
+
+/// The domain below which the names of Services and pods are.
+const CLUSTER_DOMAIN: &str = "cluster.local";
 
 const NODES: Resource = Resource { group: "", version: "v1", plural: "nodes" };
 
@@ -39,6 +44,7 @@ const NODES: Resource = Resource { group: "", version: "v1", plural: "nodes" };
 pub async fn run(options: ServerOptions) -> Result<()> {
     host::require_root("knarr server")?;
     let dirs = &options.dirs;
+    service_proxy::check().await?;
     make_directories(dirs)?;
     let hold = host::hold(&dirs.data_dir)?;
     let api_listener = host::listen(options.listen, "the API", "--listen")?;
@@ -146,7 +152,8 @@ async fn start(
     // The API server calls the kubelet at the node's address, so one that it is told to listen on is the node's.
     let listening = Some(options.kubelet_listen.ip()).filter(|ip| !ip.is_unspecified());
     let address = options.node_ip.or(listening).unwrap_or_else(host::address);
-    let pki = Pki::ensure(&dirs.data_dir.join("pki"), &node, &host_names(&node, address), clock::now().as_second())?;
+    let pki =
+        Pki::ensure(&dirs.data_dir.join("pki"), &node, &host_names(options, &node, address), clock::now().as_second())?;
     let port = options.listen.port();
     let reach =
         if options.listen.ip().is_unspecified() { "127.0.0.1".to_owned() } else { options.listen.ip().to_string() };
@@ -156,15 +163,17 @@ async fn start(
     let store: Arc<dyn Store> = LogStore::open(RedbLog::open(&store_path)?)?;
     let server =
         ApiServer::new(store.clone(), KubeletClient { tls: pki.to_kubelet_tls()? }, format!("{address}:{port}"));
+    server.set_service_range(options.service_cidr.network, options.service_cidr.prefix);
     let mut parts = Vec::new();
     let api_listener = TcpListener::from_std(api_listener).context("listen for the API")?;
     let tls = pki.api_tls()?;
-    part(&mut parts, "the API server", |stop| server.clone().serve(api_listener, tls, stop));
+    part(&mut parts, "the API server", |stop| server.clone().serve(api_listener, tls.clone(), stop));
 
     let api = server.client(User::authenticated("system:apiserver", &["system:masters"]));
     let (first, engine) = tokio::join!(first_objects::ensure(&api), start_engine(options, dirs));
     first?;
     let (engine, images) = engine?;
+    let cluster_dns = start_services(options, &node, address, &server, tls, &mut parts).await?;
     server.set_ready();
 
     let cri_socket = dirs.run_dir.join("cri.sock");
@@ -195,8 +204,8 @@ async fn start(
         logs_dir: dirs.data_dir.join("logs"),
         cgroup_root: format!("/{}", options.cgroup_root),
         pod_cidr: options.pod_cidr.clone(),
-        cluster_dns: Vec::new(),
-        cluster_domain: "cluster.local".to_owned(),
+        cluster_dns: vec![cluster_dns.to_string()],
+        cluster_domain: CLUSTER_DOMAIN.to_owned(),
         tls: pki.kubelet_tls()?,
         allow: Arc::new(|user: &str| user == API_TO_KUBELET),
     };
@@ -223,6 +232,70 @@ async fn start(
         Ok(())
     });
     Ok(Running { parts, engine, store })
+}
+
+/// Starts what makes Services work: their rules, their names, and the two that every cluster has. Returns the address of
+/// the DNS.
+async fn start_services(
+    options: &ServerOptions,
+    node: &str,
+    address: IpAddr,
+    server: &Arc<ApiServer>,
+    tls: Arc<rustls::ServerConfig>,
+    parts: &mut Vec<Part>,
+) -> Result<IpAddr> {
+    let pods = Cidr::parse(&options.pod_cidr)?;
+    let gateway = IpAddr::from(pods.gateway());
+    let services = options.service_cidr;
+    let bridge = options.bridge.clone();
+    tokio::task::spawn_blocking(move || {
+        pod_network::lead_through(&bridge, services.network, services.prefix, pods.gateway())
+    })
+    .await
+    .context("lead Services through the bridge")??;
+
+    let config = service_proxy::Config {
+        node_name: node.to_owned(),
+        bridge: options.bridge.clone(),
+        pod_range: pods.to_string(),
+        service_range: services.to_string(),
+        table: service_proxy::table_name(&options.bridge),
+    };
+    let user = |name: &str| server.client(User::authenticated(name, &[]));
+    let proxy = service_proxy::Proxy::new(config, user("system:kube-proxy"));
+    part(parts, "the service proxy", |stop| proxy.run(stop));
+
+    let api_port = options.listen.port();
+    let reach = if options.listen.ip().is_unspecified() { address } else { options.listen.ip() };
+    // Pods cannot reach the loopback address of the machine, but its end of the bridge.
+    let api_at = if reach.is_loopback() { gateway } else { reach };
+    if options.listen.ip().is_loopback() {
+        let listener = host::listen(SocketAddr::new(gateway, api_port), "the API for pods", "--listen")?;
+        let listener = TcpListener::from_std(listener).context("listen for the API at the bridge")?;
+        let server = server.clone();
+        part(parts, "the API server at the bridge", |stop| server.serve_also(listener, tls, stop));
+    }
+
+    let dns_at = IpAddr::from(services.host(10));
+    let sockets = dns::Sockets::bind(gateway).await?;
+    let own = vec![
+        OwnService::api(services.host(1).into(), (api_at, api_port)),
+        OwnService::dns(dns_at, (gateway, sockets.port()?)),
+    ];
+    let ranges = vec![
+        dns::Range { network: services.network, prefix: services.prefix },
+        dns::Range { network: pods.gateway(), prefix: pods.prefix },
+    ];
+    let config = dns::Config { domain: CLUSTER_DOMAIN.to_owned(), ranges, own: vec![dns_at, gateway] };
+    let names = dns::Server::new(config, user("system:kube-dns"));
+    part(parts, "the DNS", |stop| names.run(sockets, stop));
+
+    let api = server.client(User::authenticated("system:apiserver", &["system:masters"]));
+    for service in &own {
+        service.ensure(&api).await?;
+    }
+    part(parts, "the cluster's own Services", |stop| cluster_services::keep(own, api, stop));
+    Ok(dns_at)
 }
 
 /// Starts a part; it is given what stops it.
@@ -259,7 +332,7 @@ pub fn engine_config(options: &ServerOptions, dirs: &Dirs) -> container_engine::
 }
 
 /// The names and addresses by which the API is reached.
-fn host_names(node: &str, address: std::net::IpAddr) -> Vec<String> {
+fn host_names(options: &ServerOptions, node: &str, address: IpAddr) -> Vec<String> {
     let fixed = [
         "localhost",
         "127.0.0.1",
@@ -270,7 +343,10 @@ fn host_names(node: &str, address: std::net::IpAddr) -> Vec<String> {
         "kubernetes.default.svc.cluster.local",
         node,
     ];
-    fixed.iter().map(|s| (*s).to_owned()).chain([address.to_string()]).collect()
+    // The first address of the range is that of the Service `kubernetes`; pods reach it, or the gateway, under its name.
+    let service = options.service_cidr.host(1).to_string();
+    let gateway = Cidr::parse(&options.pod_cidr).map(|pods| pods.gateway().to_string());
+    fixed.iter().map(|s| (*s).to_owned()).chain([address.to_string(), service]).chain(gateway).collect()
 }
 
 /// Says when the node is Ready, and how to use the cluster.

@@ -16,6 +16,7 @@ mod prober;
 mod pull;
 mod runtime;
 mod server;
+mod service_env;
 mod status;
 mod steps;
 mod tls;

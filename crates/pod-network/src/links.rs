@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow};
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage},
-    route::{RouteAttribute, RouteMessage},
+    route::{RouteAttribute, RouteMessage, RouteScope},
 };
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
@@ -103,13 +103,25 @@ pub(crate) async fn bridge(handle: &Handle, name: &str, gateway: Ipv4Addr, prefi
     Ok((index, mtu))
 }
 
+/// Leads packets to a range through a link, as from this address of the machine. Taken away with the link.
+pub(crate) async fn lead(handle: &Handle, link: &str, range: (Ipv4Addr, u8), source: Ipv4Addr) -> Result<()> {
+    let index = find(handle, link).await?.with_context(|| format!("find link {link}"))?.header.index;
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(range.0, range.1)
+        .output_interface(index)
+        .scope(RouteScope::Link)
+        .pref_source(source)
+        .build();
+    unless(handle.route().add(route).execute().await, EXISTS)
+        .with_context(|| format!("lead packets to {}/{} through {link}", range.0, range.1))
+}
+
 /// A wire between the bridge and a pod.
 pub(crate) struct Wire<'a> {
     pub name: &'a str,
     pub bridge: u32,
     pub mtu: u32,
     pub address: Ipv4Addr,
-    pub prefix: u8,
     pub gateway: Ipv4Addr,
 }
 
@@ -141,10 +153,18 @@ pub(crate) async fn attach(machine: &Handle, inside: &Handle, pod: &OwnedFd, wir
     up(eth0).execute().await.context("set the pod's end of its wire up")?;
     inside
         .address()
-        .add(eth0, wire.address.into(), wire.prefix)
+        // Alone in its network: packets to other pods go by way of the machine as well, where those to Services are sent on
+        // to a pod, and where the answers must pass to be recognised.
+        .add(eth0, wire.address.into(), 32)
         .execute()
         .await
         .with_context(|| format!("give the pod the address {}", wire.address))?;
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(wire.gateway, 32)
+        .output_interface(eth0)
+        .scope(RouteScope::Link)
+        .build();
+    inside.route().add(route).execute().await.context("set the pod's route to its gateway")?;
     let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(wire.gateway).build();
     inside.route().add(route).execute().await.context("set the pod's default route")
 }
