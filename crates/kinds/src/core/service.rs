@@ -127,6 +127,7 @@ impl Kind for Service {
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
         crate::keep_status(new, old);
+        follow_the_changed_name(new, &old["spec"]);
         keep_allocated(new, &old["spec"]);
         drop_what_the_type_has_not(new, &old["spec"]);
     }
@@ -177,6 +178,16 @@ impl Kind for Service {
             });
         }
         claims
+    }
+}
+
+/// The address has two names. Who changes or empties one of them and leaves the other as it was means both.
+fn follow_the_changed_name(new: &mut Value, old: &Value) {
+    let Some(spec) = new.get_mut("spec").filter(|spec| spec["clusterIPs"] == old["clusterIPs"]) else { return };
+    match walk::text(spec, "clusterIP").map(str::to_owned) {
+        Some(address) if spec["clusterIP"] != old["clusterIP"] => spec["clusterIPs"] = json!([address]),
+        None => _ = spec.as_object_mut().map(|spec| spec.remove("clusterIPs")),
+        Some(_) => {}
     }
 }
 
