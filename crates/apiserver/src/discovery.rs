@@ -15,10 +15,6 @@ use crate::served::Served;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-/// Resources that are answered without being stored: group, version, plural, singular, kind.
-const VIRTUAL: [(&str, &str, &str, &str, &str); 1] =
-    [("authentication.k8s.io", "v1", "selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview")];
-
 /// Answers a discovery path, or `None` when the path is not one.
 pub fn answer(
     path: &str,
@@ -84,11 +80,6 @@ fn groups() -> Vec<(&'static str, BTreeMap<&'static str, Vec<Served>>)> {
         });
         groups[index].1.entry(version).or_default().push(served);
     }
-    for (group, version, ..) in VIRTUAL {
-        if !groups.iter().any(|(g, _)| *g == group) {
-            groups.push((group, BTreeMap::from([(version, Vec::new())])));
-        }
-    }
     groups
 }
 
@@ -110,13 +101,7 @@ fn aggregate(core: bool) -> Value {
             let versions: Vec<Value> = versions
                 .into_iter()
                 .map(|(version, resources)| {
-                    let mut list: Vec<Value> = resources.iter().map(aggregated_resource).collect();
-                    list.extend(VIRTUAL.iter().filter(|v| v.0 == group && v.1 == version).map(|v| {
-                        json!({
-                            "resource": v.2, "responseKind": {"group": group, "version": version, "kind": v.4},
-                            "scope": "Cluster", "singularResource": v.3, "verbs": ["create"],
-                        })
-                    }));
+                    let list: Vec<Value> = resources.iter().map(aggregated_resource).collect();
                     json!({"version": version, "resources": list, "freshness": "Current"})
                 })
                 .collect();
@@ -208,12 +193,6 @@ fn resource_list(group: &str, version: &str) -> Result<Value, ApiError> {
             list.push(resource);
         }
     }
-    list.extend(
-        VIRTUAL
-            .iter()
-            .filter(|v| v.0 == group && v.1 == version)
-            .map(|v| json!({"name": v.2, "singularName": v.3, "namespaced": false, "kind": v.4, "verbs": ["create"]})),
-    );
     if list.is_empty() {
         return Err(not_there());
     }

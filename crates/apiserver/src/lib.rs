@@ -5,6 +5,7 @@
 //! the process ([`ApiServer::client`]), both through the same pipeline.
 
 mod admission;
+mod authorize;
 mod claims;
 mod context;
 mod delete;
@@ -15,21 +16,23 @@ mod openapi;
 mod read;
 mod request;
 mod respond;
+mod reviews;
 mod served;
 mod server;
 mod stored;
 mod streams;
 mod table;
+mod tokens;
 mod upkeep;
 mod watch;
 mod write;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use auth::{Attributes, User};
+use auth::{Attributes, Policy, TokenKey, User};
 use client::{ApiService, Body, BoxError, Client};
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -52,6 +55,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct ApiServer {
     store: Arc<dyn Store>,
     kubelet: KubeletClient,
+    /// Signs and checks the tokens of service accounts.
+    tokens: TokenKey,
+    /// Roles and bindings as they are stored.
+    policy: RwLock<Policy>,
     /// `host:port` as discovery tells it.
     address: String,
     ready: AtomicBool,
@@ -61,17 +68,28 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// A server over a store. `address` is where clients reach it.
-    pub fn new(store: Arc<dyn Store>, kubelet: KubeletClient, address: String) -> Arc<Self> {
-        Arc::new(Self {
+    /// A server over a store. `tokens` signs the tokens of service accounts; `address` is where clients reach it.
+    ///
+    /// # Errors
+    /// When the stored roles and bindings cannot be read.
+    pub fn new(
+        store: Arc<dyn Store>,
+        kubelet: KubeletClient,
+        tokens: TokenKey,
+        address: String,
+    ) -> anyhow::Result<Arc<Self>> {
+        let policy = RwLock::new(authorize::policy_of(store.as_ref())?);
+        Ok(Arc::new(Self {
             store,
             kubelet,
+            tokens,
+            policy,
             address,
             ready: AtomicBool::new(false),
             claims: claims::Claims::new(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        })
+        }))
     }
 
     /// Says that the first objects are there: `/readyz` answers ok from now on.
@@ -112,7 +130,7 @@ impl ApiServer {
 
     async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
         let user = request.extensions_mut().remove::<User>().unwrap_or_else(User::anonymous);
-        let user = match impersonate::user_of(user, request.headers()) {
+        let user = match impersonate::user_of(user, request.headers(), |attributes| self.authorize(attributes)) {
             Ok(user) => user,
             Err(error) => return respond::error(&error, None),
         };
@@ -143,7 +161,7 @@ impl ApiServer {
         match target {
             Target::Path => {
                 let verb = cx.method.as_str().to_ascii_lowercase();
-                let refusal = auth::authorize(&Attributes {
+                let refusal = self.authorize(&Attributes {
                     user: &cx.user,
                     verb: &verb,
                     group: "",
@@ -161,7 +179,7 @@ impl ApiServer {
                 } else {
                     format!("{}/{}", r.resource, r.subresource)
                 };
-                let refusal = auth::authorize(&Attributes {
+                let refusal = self.authorize(&Attributes {
                     user: &cx.user,
                     verb: r.verb,
                     group: &r.group,
@@ -188,6 +206,9 @@ impl ApiServer {
         if let Some(answer) = discovery::answer(path, &cx.accept, &cx.headers, &self.address) {
             return answer;
         }
+        if let Some(answer) = self.issuer_document(path) {
+            return Ok(answer);
+        }
         if let Some(answer) = openapi::answer(path, &cx.query, &cx.headers) {
             return answer;
         }
@@ -202,12 +223,6 @@ impl ApiServer {
         r: &ResourceRequest,
         request: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
-        if (r.group.as_str(), r.resource.as_str(), r.verb) == ("authentication.k8s.io", "selfsubjectreviews", "create")
-        {
-            let review = write::self_subject_review(&cx.user);
-            let type_name = "authentication.v1.SelfSubjectReview";
-            return respond::object(&cx.accept, None, type_name, StatusCode::CREATED, &review, table::Include::None);
-        }
         if (r.group.as_str(), r.resource.as_str(), r.verb)
             == ("apiextensions.k8s.io", "customresourcedefinitions", "list")
         {
@@ -246,7 +261,11 @@ impl ApiServer {
         }
         let work = async {
             let body = read_body(request.into_body()).await?;
+            if !served.row.is_stored() {
+                return self.answer_review(cx, r, &served, &body);
+            }
             match (r.subresource.as_str(), r.verb) {
+                ("token", _) => self.issue_token(cx, r, &served, &body),
                 ("binding", _) => self.bind(cx, r, &served, body).await,
                 ("eviction", _) => self.evict(cx, r, &served, body).await,
                 ("", "create") => self.create(cx, r, &served, body).await,

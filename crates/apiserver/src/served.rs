@@ -55,7 +55,7 @@ impl Served {
     pub fn converts(&self) -> bool {
         kinds::RESOURCES
             .iter()
-            .find(|r| r.storage == self.row.storage)
+            .find(|r| r.is_stored() && r.storage == self.row.storage)
             .is_some_and(|first| !std::ptr::eq(*first, self.row))
     }
 

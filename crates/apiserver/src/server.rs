@@ -133,16 +133,13 @@ impl ApiServer {
         let mut request = request.map(|body| body.map_err(BodyError::new).boxed_unsync());
         // Only the handshake says who it is; nothing a client sends can.
         request.extensions_mut().remove::<User>();
-        match (user, request.headers().contains_key(http::header::AUTHORIZATION)) {
-            (Some(user), _) => {
-                request.extensions_mut().insert(user);
-            }
-            // Tokens are not issued yet, so none is valid.
-            (None, true) => {
-                let error = object_model::ApiError::new(object_model::Reason::Unauthorized, "Unauthorized");
-                return respond::error(&error, None);
-            }
-            (None, false) => {}
+        // A certificate counts for more than a token.
+        let user = match user.map_or_else(|| self.user_of_token(request.headers()), |user| Ok(Some(user))) {
+            Ok(user) => user,
+            Err(error) => return respond::error(&error, None),
+        };
+        if let Some(user) = user {
+            request.extensions_mut().insert(user);
         }
         self.handle(request).await
     }

@@ -28,7 +28,7 @@ impl ApiServer {
             if let Err(error) = self.store.compact(before).await {
                 tracing::warn!("compact the store: {error}");
             }
-            for served in Served::all().filter(|s| !s.converts()) {
+            for served in Served::all().filter(|s| s.row.is_stored() && !s.converts()) {
                 if let Some(seconds) = served.row.hooks.time_to_live() {
                     self.expire(&served, i64::from(seconds)).await;
                 }

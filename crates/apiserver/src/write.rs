@@ -1,6 +1,5 @@
 //! Writing objects: create, update, patch, and the rules all of them share.
 
-use auth::User;
 use bytes::Bytes;
 use client::{Body, clock};
 use http::{Response, StatusCode};
@@ -57,18 +56,21 @@ impl ApiServer {
         meta::set(&mut object, "uid", uuid::Uuid::new_v4().to_string());
         meta::set(&mut object, "creationTimestamp", time::seconds(clock::now()));
         self.complete(served, &mut object);
-        admission::admit_create(self, served, &request.namespace, &mut object)?;
-        served.row.hooks.prepare_create(&mut object);
-        if served.row.has_generation {
-            meta::set(&mut object, "generation", 1);
-        }
-        schema::normalise(served.ty, &mut object);
+        admission::admit_create(self, &cx.user, served, &request.namespace, &mut object).await?;
         let base = object["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
         let generate = meta::name(&object).is_empty() && !base.is_empty();
+        let nameless = generate.then(|| object.clone());
         for tried in 1.. {
-            if generate {
+            if let Some(nameless) = &nameless {
+                object = nameless.clone();
                 meta::set(&mut object, "name", names::generated(&base, &names::suffix(rand::random())));
             }
+            // With its name: there are kinds that write it elsewhere, too.
+            served.row.hooks.prepare_create(&mut object);
+            if served.row.has_generation {
+                meta::set(&mut object, "generation", 1);
+            }
+            schema::normalise(served.ty, &mut object);
             let name = meta::name(&object).to_owned();
             judge(served, &name, &served.row.validate(&object))?;
             if cx.dry_run()? {
@@ -236,6 +238,7 @@ impl ApiServer {
                 ));
             }
             let mut object = self.prepare(served, request, wanted, &current)?;
+            admission::admit_update(self, &cx.user, served, &request.namespace, &object, &current)?;
             if stored::same(&object, &current) || cx.dry_run()? {
                 return Ok(object);
             }
@@ -345,7 +348,10 @@ impl ApiServer {
         } else {
             Durability::Synced
         };
-        self.store.write(Write { key: served.key(namespace, name), expect, op: Op::Put(value), durability }).await
+        let key = served.key(namespace, name);
+        let written = self.store.write(Write { key, expect, op: Op::Put(value), durability }).await?;
+        self.follow(served, namespace, name);
+        Ok(written)
     }
 
     pub(crate) async fn remove(
@@ -357,9 +363,10 @@ impl ApiServer {
     ) -> Result<std::sync::Arc<Entry>, StoreError> {
         let expect = Expect::Revision(revision);
         let key = served.key(namespace, name);
-        let removed = self.store.write(Write { key, expect, op: Op::Delete, durability: Durability::Synced }).await?;
-        self.unclaim(served, &removed);
-        Ok(removed)
+        let gone = self.store.write(Write { key, expect, op: Op::Delete, durability: Durability::Synced }).await?;
+        self.unclaim(served, &gone);
+        self.follow(served, namespace, name);
+        Ok(gone)
     }
 
     /// `POST …/binding`: gives a pod its node. The pod's own row refuses that in any other way.
@@ -516,13 +523,4 @@ pub(crate) fn store_failed(error: &StoreError) -> ApiError {
         StoreError::Failed(text) => ApiError::internal(text),
         StoreError::Mismatch(_) => ApiError::internal("the object changed meanwhile"),
     }
-}
-
-/// The answer to `POST …/selfsubjectreviews`: who the server takes the caller for.
-pub(crate) fn self_subject_review(user: &User) -> Value {
-    json!({
-        "kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1",
-        "metadata": {"creationTimestamp": time::seconds(clock::now())},
-        "status": {"userInfo": user.to_value()},
-    })
 }

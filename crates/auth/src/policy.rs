@@ -1,8 +1,12 @@
-//! The verdict on a request. Grants have the shape of RBAC rules; those of the cluster's own components are built in.
+//! The verdict on a request: roles and bindings as they stand, and what follows from them.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use crate::User;
+use serde_json::Value;
+
+use crate::{Rule, User};
 
 /// What a request wants to do.
 #[derive(Debug, Clone)]
@@ -23,162 +27,205 @@ pub struct Attributes<'a> {
     pub path: &'a str,
 }
 
-/// Whom a grant is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Subject {
-    /// One user.
-    User(&'static str),
-    /// Everyone in a group.
-    Group(&'static str),
+/// What a binding points at: a ClusterRole, or a Role of the binding's namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Binding {
+    cluster_role: bool,
+    role: String,
+    subjects: Vec<Subject>,
 }
 
-/// What a grant allows: the verbs on the resources of the groups, or on paths. `*` stands for all.
-#[derive(Debug, Clone, Copy)]
-pub struct Rule {
-    /// Verbs.
-    pub verbs: &'static [&'static str],
-    /// API groups.
-    pub groups: &'static [&'static str],
-    /// Resources, with subresources as `pods/status`.
-    pub resources: &'static [&'static str],
-    /// Paths that are no resources; a `*` at the end stands for the rest.
-    pub paths: &'static [&'static str],
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Subject {
+    User(String),
+    Group(String),
 }
 
-/// Rules for one subject.
-#[derive(Debug, Clone, Copy)]
-pub struct Grant {
-    /// For whom.
-    pub subject: Subject,
-    /// What.
-    pub rules: &'static [Rule],
+/// Roles by namespace and name; ClusterRoles stand in the empty namespace. The same for bindings.
+type ByPlace<T> = HashMap<String, BTreeMap<String, T>>;
+
+/// All roles and bindings.
+#[derive(Debug, Default)]
+pub struct Policy {
+    roles: ByPlace<Arc<Vec<Rule>>>,
+    bindings: ByPlace<Binding>,
 }
 
-const READ: &[&str] = &["get", "list", "watch"];
-const WRITE: &[&str] = &["create", "update", "patch", "delete"];
-
-const fn on(
-    verbs: &'static [&'static str],
-    groups: &'static [&'static str],
-    resources: &'static [&'static str],
-) -> Rule {
-    Rule { verbs, groups, resources, paths: &[] }
-}
-
-const fn paths(paths: &'static [&'static str]) -> Rule {
-    Rule { verbs: &["get", "head"], groups: &[], resources: &[], paths }
-}
-
-const NETWORK_READ: &[Rule] = &[on(READ, &[""], &["services"]), on(READ, &["discovery.k8s.io"], &["endpointslices"])];
-
-/// The grants that hold in every cluster, after upstream's bootstrap policy for the same names.
-const BUILT_IN: &[Grant] = &[
-    // system:public-info-viewer
-    Grant {
-        subject: Subject::Group("system:unauthenticated"),
-        rules: &[paths(&[
-            "/healthz",
-            "/healthz/*",
-            "/livez",
-            "/livez/*",
-            "/readyz",
-            "/readyz/*",
-            "/version",
-            "/version/",
-        ])],
-    },
-    // system:discovery, system:basic-user and system:public-info-viewer
-    Grant {
-        subject: Subject::Group("system:authenticated"),
-        rules: &[
-            paths(&[
-                "/",
-                "/api",
-                "/api/*",
-                "/apis",
-                "/apis/*",
-                "/healthz",
-                "/healthz/*",
-                "/livez",
-                "/livez/*",
-                "/openapi",
-                "/openapi/*",
-                "/readyz",
-                "/readyz/*",
-                "/version",
-                "/version/",
-            ]),
-            on(&["create"], &["authentication.k8s.io"], &["selfsubjectreviews"]),
-        ],
-    },
-    Grant {
-        subject: Subject::User("system:kube-scheduler"),
-        rules: &[
-            on(READ, &[""], &["nodes", "namespaces", "pods"]),
-            on(&["create"], &[""], &["pods/binding"]),
-            on(&["patch", "update"], &[""], &["pods/status"]),
-            on(&["create", "patch", "update"], &["", "events.k8s.io"], &["events"]),
-        ],
-    },
-    // What controllers may do in sum; the runner holds each to what it has declared.
-    Grant {
-        subject: Subject::User("system:kube-controller-manager"),
-        rules: &[
-            on(READ, &["*"], &["*"]),
-            on(&["delete", "deletecollection", "patch", "update"], &["*"], &["*"]),
-            on(&["create"], &["", "events.k8s.io"], &["events", "pods", "namespaces"]),
-            on(&["create"], &["apps"], &["replicasets"]),
-            on(&["create"], &[""], &["endpoints"]),
-            on(&["create"], &["discovery.k8s.io"], &["endpointslices"]),
-        ],
-    },
-    // system:node-proxier, as far as it is used, and system:kube-dns
-    Grant { subject: Subject::User("system:kube-proxy"), rules: NETWORK_READ },
-    Grant { subject: Subject::User("system:kube-dns"), rules: NETWORK_READ },
-    // system:node: a kubelet. Which objects of these it may touch is the node authoriser's question.
-    Grant {
-        subject: Subject::Group("system:nodes"),
-        rules: &[
-            on(READ, &[""], &["nodes", "pods", "configmaps", "secrets", "services"]),
-            on(WRITE, &[""], &["nodes"]),
-            on(&["patch", "update"], &[""], &["nodes/status", "pods/status"]),
-            on(&["delete"], &[""], &["pods"]),
-            on(&["create", "patch", "update"], &["", "events.k8s.io"], &["events"]),
-            on(&["create", "get", "patch", "update", "delete"], &["coordination.k8s.io"], &["leases"]),
-        ],
-    },
-];
-
-/// Whether the request is allowed. A refusal is the sentence upstream says, without the object in front of it.
-///
-/// # Errors
-/// The refusal.
-pub fn authorize(attributes: &Attributes<'_>) -> Result<(), String> {
-    // The group that no rule can lock out (upstream: the authoriser of superusers).
-    if attributes.user.is_in("system:masters") {
-        return Ok(());
+impl Policy {
+    /// Takes note of a role or binding as it stands now, or that there is none any more. Other kinds are passed over.
+    pub fn observe(&mut self, kind: &str, namespace: &str, name: &str, object: Option<&Value>) {
+        match kind {
+            "Role" | "ClusterRole" => {
+                put(&mut self.roles, namespace, name, object.map(|role| Arc::new(Rule::all_of(role))));
+            }
+            "RoleBinding" | "ClusterRoleBinding" => {
+                put(&mut self.bindings, namespace, name, object.map(Binding::of));
+            }
+            _ => {}
+        }
     }
-    let allowed = BUILT_IN
-        .iter()
-        .filter(|grant| match grant.subject {
-            Subject::User(name) => attributes.user.name == name,
-            Subject::Group(name) => attributes.user.is_in(name),
+
+    /// Whether the request is allowed. A refusal is the sentence upstream says, without the object in front of it.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), String> {
+        match self.verdict(attributes) {
+            (true, _) => Ok(()),
+            (false, reason) if reason.is_empty() => Err(refusal(attributes)),
+            (false, reason) => Err(format!("{}: {reason}", refusal(attributes))),
+        }
+    }
+
+    /// Whether the request is allowed, and what there is to say of it: which binding allows it, or which role is missing.
+    pub fn verdict(&self, attributes: &Attributes<'_>) -> (bool, String) {
+        // The group that no rule can lock out (upstream: the authoriser of superusers).
+        if attributes.user.is_in("system:masters") {
+            return (true, String::new());
+        }
+        if let Some(grant) = self.grant(attributes) {
+            return (true, grant);
+        }
+        match &self.missing_roles(attributes.user, attributes.namespace)[..] {
+            [] => (false, String::new()),
+            [one] => (false, format!("RBAC: {one}")),
+            several => (false, format!("RBAC: [{}]", several.join(", "))),
+        }
+    }
+
+    /// Why a request is allowed, as upstream words it; `None` if no role allows it.
+    fn grant(&self, a: &Attributes<'_>) -> Option<String> {
+        self.held(a.user, a.namespace)
+            .find(|held| held.rules.iter().any(|rule| rule.allows(a)))
+            .map(|held| held.to_string(a.user))
+    }
+
+    /// The rules a user has in a namespace, those of the whole cluster among them.
+    pub fn rules_of(&self, user: &User, namespace: &str) -> Vec<Rule> {
+        self.held(user, namespace).flat_map(|held| held.rules.iter().cloned()).collect()
+    }
+
+    /// The rules of a role that a binding names; `None` if there is no such role.
+    pub fn rules_of_role(&self, reference: &Value, namespace: &str) -> Option<Vec<Rule>> {
+        let place = if reference["kind"] == "ClusterRole" { "" } else { namespace };
+        let name = reference["name"].as_str().unwrap_or_default();
+        self.roles.get(place)?.get(name).map(|rules| rules.as_ref().clone())
+    }
+
+    /// Those of the wanted rules that the user does not hold, taken apart as upstream reports them: nobody may give away
+    /// more than they have.
+    pub fn lacking(&self, user: &User, namespace: &str, wanted: &[Rule]) -> Vec<Rule> {
+        if user.is_in("system:masters") {
+            return Vec::new();
+        }
+        let own = self.rules_of(user, namespace);
+        let atoms = wanted.iter().flat_map(Rule::atoms);
+        atoms.filter(|atom| !own.iter().any(|rule| rule.covers(atom))).collect()
+    }
+
+    fn held<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = Held<'a>> {
+        self.bound(user, namespace).filter_map(|(place, name, binding)| {
+            let role_place = if binding.cluster_role { "" } else { place };
+            let rules = self.roles.get(role_place)?.get(&binding.role)?;
+            Some(Held { place, name, binding, rules })
         })
-        .flat_map(|grant| grant.rules)
-        .any(|rule| allows(rule, attributes));
-    if allowed { Ok(()) } else { Err(refusal(attributes)) }
+    }
+
+    /// The bindings that name a user, with where they are.
+    fn bound<'a>(
+        &'a self,
+        user: &'a User,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a str, &'a Binding)> {
+        let places = std::iter::once("").chain((!namespace.is_empty()).then_some(namespace));
+        places
+            .filter_map(|place| self.bindings.get(place).map(|bindings| (place, bindings)))
+            .flat_map(|(place, bindings)| bindings.iter().map(move |(name, binding)| (place, name.as_str(), binding)))
+            .filter(|(_, _, binding)| binding.subjects.iter().any(|subject| subject.is(user)))
+    }
+
+    /// What bindings of the user point at and is not there: the cause of many a refusal.
+    fn missing_roles(&self, user: &User, namespace: &str) -> Vec<String> {
+        self.bound(user, namespace)
+            .filter_map(|(place, _, binding)| {
+                let (kind, at) = if binding.cluster_role { ("clusterrole", "") } else { ("role", place) };
+                let is_there = self.roles.get(at).is_some_and(|roles| roles.contains_key(&binding.role));
+                (!is_there).then(|| format!("{kind}.rbac.authorization.k8s.io {:?} not found", binding.role))
+            })
+            .collect()
+    }
 }
 
-fn allows(rule: &Rule, a: &Attributes<'_>) -> bool {
-    let among = |list: &[&str], item: &str| list.iter().any(|x| *x == "*" || *x == item);
-    if a.resource.is_empty() {
-        return among(rule.verbs, a.verb)
-            && rule.paths.iter().any(|p| match p.strip_suffix('*') {
-                Some(start) => a.path.starts_with(start),
-                None => *p == a.path,
-            });
+/// A role that somebody has, and by which binding.
+struct Held<'a> {
+    place: &'a str,
+    name: &'a str,
+    binding: &'a Binding,
+    rules: &'a Arc<Vec<Rule>>,
+}
+
+impl Held<'_> {
+    fn to_string(&self, user: &User) -> String {
+        let (kind, name) = if self.place.is_empty() {
+            ("ClusterRoleBinding", self.name.to_owned())
+        } else {
+            ("RoleBinding", format!("{}/{}", self.name, self.place))
+        };
+        let role = if self.binding.cluster_role { "ClusterRole" } else { "Role" };
+        let subject = match self.binding.subjects.iter().find(|subject| subject.is(user)) {
+            Some(Subject::Group(group)) => format!("Group {group:?}"),
+            _ => match user.service_account() {
+                Some((namespace, account)) => format!("ServiceAccount {:?}", format!("{account}/{namespace}")),
+                None => format!("User {:?}", user.name),
+            },
+        };
+        format!("RBAC: allowed by {kind} {name:?} of {role} {:?} to {subject}", self.binding.role)
     }
-    among(rule.verbs, a.verb) && among(rule.groups, a.group) && among(rule.resources, &a.resource)
+}
+
+fn put<T>(map: &mut ByPlace<T>, namespace: &str, name: &str, item: Option<T>) {
+    match item {
+        Some(item) => {
+            map.entry(namespace.to_owned()).or_default().insert(name.to_owned(), item);
+        }
+        None => {
+            if let Some(place) = map.get_mut(namespace) {
+                place.remove(name);
+                if place.is_empty() {
+                    map.remove(namespace);
+                }
+            }
+        }
+    }
+}
+
+impl Binding {
+    fn of(object: &Value) -> Self {
+        let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
+        let subjects = object["subjects"].as_array().into_iter().flatten().filter_map(|subject| {
+            let name = text(subject, "name");
+            match subject["kind"].as_str()? {
+                "User" => Some(Subject::User(name)),
+                "Group" => Some(Subject::Group(name)),
+                "ServiceAccount" => Some(Subject::User(User::name_of_account(&text(subject, "namespace"), &name))),
+                _ => None,
+            }
+        });
+        Self {
+            cluster_role: object["roleRef"]["kind"] == "ClusterRole",
+            role: text(&object["roleRef"], "name"),
+            subjects: subjects.collect(),
+        }
+    }
+}
+
+impl Subject {
+    fn is(&self, user: &User) -> bool {
+        match self {
+            Self::User(name) => user.name == *name,
+            Self::Group(group) => user.is_in(group),
+        }
+    }
 }
 
 fn refusal(a: &Attributes<'_>) -> String {
@@ -195,25 +242,109 @@ fn refusal(a: &Attributes<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
-    fn verdict(user: &User, verb: &str, group: &str, resource: &str, path: &str) -> Result<(), String> {
-        authorize(&Attributes { user, verb, group, resource: resource.into(), namespace: "", name: "", path })
+    fn policy() -> Policy {
+        let mut policy = Policy::default();
+        for object in crate::bootstrap::objects() {
+            policy.observe(
+                object["kind"].as_str().unwrap_or_default(),
+                object["metadata"]["namespace"].as_str().unwrap_or_default(),
+                object["metadata"]["name"].as_str().unwrap_or_default(),
+                Some(&object),
+            );
+        }
+        policy
+    }
+
+    fn asks<'a>(
+        user: &'a User,
+        verb: &'a str,
+        group: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+    ) -> Attributes<'a> {
+        Attributes { user, verb, group, resource: resource.into(), namespace, name: "x", path: "" }
     }
 
     #[test]
     fn everyone_may_only_do_what_was_granted() {
+        let policy = policy();
         let admin = User::authenticated("admin", &["system:masters"]);
         let node = User::authenticated("system:node:a", &["system:nodes"]);
         let nobody = User::anonymous();
-        assert!(verdict(&admin, "delete", "", "secrets", "").is_ok());
-        assert!(verdict(&node, "patch", "", "pods/status", "").is_ok());
-        assert!(verdict(&node, "create", "apps", "deployments", "").is_err());
-        assert!(verdict(&nobody, "get", "", "", "/readyz").is_ok());
-        assert!(verdict(&nobody, "get", "", "", "/api").is_err());
+        assert!(policy.authorize(&asks(&admin, "delete", "", "secrets", "")).is_ok());
+        assert!(policy.authorize(&asks(&node, "patch", "", "pods/status", "default")).is_ok());
+        assert!(policy.authorize(&asks(&node, "create", "apps", "deployments", "default")).is_err());
+        let path = |path| Attributes { path, ..asks(&nobody, "get", "", "", "") };
+        assert!(policy.authorize(&path("/readyz")).is_ok());
+        assert!(policy.authorize(&path("/api")).is_err());
         assert_eq!(
-            verdict(&nobody, "list", "", "pods", "").unwrap_err(),
+            policy.authorize(&asks(&nobody, "list", "", "pods", "")).unwrap_err(),
             "User \"system:anonymous\" cannot list resource \"pods\" in API group \"\" at the cluster scope"
         );
+    }
+
+    #[test]
+    fn a_binding_gives_an_account_the_rules_of_its_role_in_one_namespace() {
+        let mut policy = policy();
+        let role = json!({"rules": [
+            {"apiGroups": [""], "resources": ["pods", "*/log"], "verbs": ["get"]},
+            {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["x"], "verbs": ["get"]},
+        ]});
+        let binding = json!({
+            "roleRef": {"kind": "Role", "name": "reader"},
+            "subjects": [{"kind": "ServiceAccount", "name": "app", "namespace": "a"}],
+        });
+        let app = User::service_account_of("a", "app", "", BTreeMap::new());
+        policy.observe("RoleBinding", "a", "app", Some(&binding));
+        assert_eq!(
+            policy.authorize(&asks(&app, "get", "", "pods", "a")).unwrap_err(),
+            "User \"system:serviceaccount:a:app\" cannot get resource \"pods\" in API group \"\" in the namespace \"a\": \
+             RBAC: role.rbac.authorization.k8s.io \"reader\" not found"
+        );
+        policy.observe("Role", "a", "reader", Some(&role));
+        for (verb, resource, namespace, allowed) in [
+            ("get", "pods", "a", true),
+            ("get", "pods/log", "a", true),
+            ("get", "pods/exec", "a", false),
+            ("get", "secrets", "a", true),
+            ("list", "pods", "a", false),
+            ("get", "pods", "b", false),
+        ] {
+            let verdict = policy.authorize(&asks(&app, verb, "", resource, namespace));
+            assert_eq!(verdict.is_ok(), allowed, "{verb} {resource} in {namespace}");
+        }
+        assert_eq!(
+            policy.verdict(&asks(&app, "get", "", "pods", "a")),
+            (true, "RBAC: allowed by RoleBinding \"app/a\" of Role \"reader\" to ServiceAccount \"app/a\"".to_owned())
+        );
+        policy.observe("RoleBinding", "a", "app", None);
+        assert!(policy.authorize(&asks(&app, "get", "", "pods", "a")).is_err());
+    }
+
+    #[test]
+    fn nobody_gives_away_more_than_they_have() {
+        let mut policy = policy();
+        let binding =
+            json!({"roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "User", "name": "eve"}]});
+        policy.observe("RoleBinding", "a", "eve", Some(&binding));
+        policy.observe(
+            "ClusterRole",
+            "",
+            "view",
+            Some(&json!({"rules": [
+                {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
+            ]})),
+        );
+        let eve = User::authenticated("eve", &[]);
+        let wanted = Rule::all_of(&json!({"rules": [
+            {"apiGroups": [""], "resources": ["pods", "secrets"], "verbs": ["get"]},
+        ]}));
+        let lacking: Vec<String> = policy.lacking(&eve, "a", &wanted).iter().map(ToString::to_string).collect();
+        assert_eq!(lacking, ["{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\"]}"]);
+        assert_eq!(policy.lacking(&eve, "b", &wanted).len(), 2);
     }
 }

@@ -1,16 +1,22 @@
 //! Users: what a request is made as.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Who makes a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct User {
     /// The name, like `system:node:host`.
     pub name: String,
+    /// What tells users of one name apart over time, where there is such a thing.
+    pub uid: String,
     /// The groups.
     pub groups: Vec<String>,
+    /// What else is known, like the pod that a token was issued for.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 /// The user of requests that name no one.
@@ -18,17 +24,53 @@ pub const ANONYMOUS: &str = "system:anonymous";
 const AUTHENTICATED: &str = "system:authenticated";
 const UNAUTHENTICATED: &str = "system:unauthenticated";
 
+const ACCOUNT_PREFIX: &str = "system:serviceaccount:";
+
+/// The groups that every service account of a namespace is in.
+fn account_groups(namespace: &str) -> [String; 2] {
+    ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")]
+}
+
 impl User {
     /// A user that has been authenticated, with these groups.
     pub fn authenticated(name: &str, groups: &[&str]) -> Self {
         let mut groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
-        groups.push(AUTHENTICATED.to_owned());
-        Self { name: name.to_owned(), groups }
+        if !groups.iter().any(|g| g == AUTHENTICATED) {
+            groups.push(AUTHENTICATED.to_owned());
+        }
+        Self { name: name.to_owned(), groups, ..Self::default() }
     }
 
     /// The user of a request without credentials.
     pub fn anonymous() -> Self {
-        Self { name: ANONYMOUS.to_owned(), groups: vec![UNAUTHENTICATED.to_owned()] }
+        Self { name: ANONYMOUS.to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..Self::default() }
+    }
+
+    /// A service account, with its uid and what is known of the token it showed.
+    pub fn service_account_of(namespace: &str, name: &str, uid: &str, extra: BTreeMap<String, Vec<String>>) -> Self {
+        let groups = account_groups(namespace);
+        let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+        Self { uid: uid.to_owned(), extra, ..Self::authenticated(&Self::name_of_account(namespace, name), &groups) }
+    }
+
+    /// The user name of a service account.
+    pub fn name_of_account(namespace: &str, name: &str) -> String {
+        format!("{ACCOUNT_PREFIX}{namespace}:{name}")
+    }
+
+    /// The namespace and name of the service account that this user is, if it is one.
+    pub fn service_account(&self) -> Option<(&str, &str)> {
+        self.name.strip_prefix(ACCOUNT_PREFIX)?.split_once(':')
+    }
+
+    /// The user with the groups that every user of its name has: what impersonation of it means.
+    pub fn impersonated(name: &str, groups: &[&str]) -> Self {
+        match name.strip_prefix(ACCOUNT_PREFIX).and_then(|rest| rest.split_once(':')) {
+            Some((namespace, account)) if groups.is_empty() => {
+                Self::service_account_of(namespace, account, "", BTreeMap::new())
+            }
+            _ => Self::authenticated(name, groups),
+        }
     }
 
     /// Whether this is the user of requests without credentials.
@@ -60,7 +102,14 @@ impl User {
 
     /// The user as `userInfo` of reviews.
     pub fn to_value(&self) -> Value {
-        json!({"username": self.name, "groups": self.groups})
+        let mut value = json!({"username": self.name, "groups": self.groups});
+        if !self.uid.is_empty() {
+            value["uid"] = self.uid.as_str().into();
+        }
+        if !self.extra.is_empty() {
+            value["extra"] = json!(self.extra);
+        }
+        value
     }
 }
 

@@ -1,7 +1,7 @@
 //! A cache of the objects of one resource, kept up to date by one list and one watch.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use object_model::{ApiError, Reason};
@@ -48,15 +48,46 @@ impl<T> Clone for Cache<T> {
     }
 }
 
+/// How many removed objects are remembered.
+const REMEMBERED: usize = 1024;
+
+/// Uids of removed objects, oldest first, and the same as a set.
+#[derive(Default)]
+struct Gone {
+    order: VecDeque<String>,
+    uids: HashSet<String>,
+}
+
+impl Gone {
+    fn add(&mut self, uid: &str) {
+        if self.uids.insert(uid.to_owned()) {
+            self.order.push_back(uid.to_owned());
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.uids.remove(&oldest);
+        }
+    }
+}
+
 struct Inner<T> {
     objects: RwLock<Objects<T>>,
+    /// The objects that the watch has told the end of. A write's answer can come after that, and
+    /// must not bring the object back: it would stay for ever.
+    gone: Mutex<Gone>,
     handlers: Mutex<Vec<Handler<T>>>,
     synced: watch::Sender<bool>,
 }
 
 impl<T> Default for Cache<T> {
     fn default() -> Self {
-        let inner = Inner { objects: RwLock::default(), handlers: Mutex::default(), synced: watch::Sender::new(false) };
+        let inner = Inner {
+            objects: RwLock::default(),
+            gone: Mutex::default(),
+            handlers: Mutex::default(),
+            synced: watch::Sender::new(false),
+        };
         Self { inner: Arc::new(inner) }
     }
 }
@@ -117,6 +148,9 @@ impl<T> Cache<T> {
         let object = Arc::new(object);
         let old = {
             let mut objects = self.write();
+            if self.gone().uids.contains(&object.uid) {
+                return;
+            }
             if let Some(old) = objects.get(&key)
                 && old.uid == object.uid
                 && revision(&old.resource_version) >= revision(&object.resource_version)
@@ -128,22 +162,32 @@ impl<T> Cache<T> {
         self.tell(old.as_ref(), Some(&object));
     }
 
-    fn remove(&self, namespace: &str, name: &str) {
-        let old = self.write().remove(&(namespace.to_owned(), name.to_owned()));
+    /// Takes an object out. Another one that has its name by now stays.
+    fn remove(&self, namespace: &str, name: &str, uid: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        let old = {
+            let mut objects = self.write();
+            self.gone().add(uid);
+            if objects.get(&key).is_some_and(|object| object.uid == uid) { objects.remove(&key) } else { None }
+        };
         if old.is_some() {
             self.tell(old.as_ref(), None);
         }
     }
 
-    fn replace(&self, list: Vec<Cached<T>>) {
-        let mut gone: Vec<(String, String)> = self.read().keys().cloned().collect();
-        for object in list {
-            gone.retain(|(ns, name)| (ns, name) != (&object.namespace, &object.name));
-            self.put(object);
+    fn gone(&self) -> MutexGuard<'_, Gone> {
+        self.inner.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a list as of a revision. What has been put in since stays.
+    fn replace(&self, list: Vec<Cached<T>>, at: &str) {
+        let listed: HashSet<String> = list.iter().map(|object| object.uid.clone()).collect();
+        let is_gone = |o: &&Arc<Cached<T>>| !listed.contains(&o.uid) && revision(&o.resource_version) <= revision(at);
+        let gone: Vec<Arc<Cached<T>>> = self.read().values().filter(is_gone).cloned().collect();
+        for object in gone {
+            self.remove(&object.namespace, &object.name, &object.uid);
         }
-        for (namespace, name) in gone {
-            self.remove(&namespace, &name);
-        }
+        list.into_iter().for_each(|object| self.put(object));
         self.inner.synced.send_replace(true);
     }
 }
@@ -190,7 +234,7 @@ impl<T> Reflector<T> {
     async fn follow(&self) -> Result<(), ApiError> {
         let list = self.api.list(None, &self.params).await?;
         let objects = list.items.iter().map(|item| self.decode(item.get().as_bytes())).collect::<Result<_, _>>()?;
-        self.cache.replace(objects);
+        self.cache.replace(objects, &list.resource_version);
         let mut from = list.resource_version;
         loop {
             let mut watch = self.api.watch(None, &self.params, &from).await?;
@@ -203,7 +247,7 @@ impl<T> Reflector<T> {
                 let object = self.decode(text)?;
                 from.clone_from(&object.resource_version);
                 if event.kind == "DELETED" {
-                    self.cache.remove(&object.namespace, &object.name);
+                    self.cache.remove(&object.namespace, &object.name, &object.uid);
                 } else {
                     self.cache.put(object);
                 }
@@ -237,4 +281,47 @@ struct Metadata {
 
 fn head(text: &[u8]) -> Result<Head, ApiError> {
     serde_json::from_slice(text).map_err(|e| ApiError::internal(format!("read metadata: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(name: &str, uid: &str, revision: &str) -> Cached<()> {
+        Cached {
+            namespace: "a".into(),
+            name: name.into(),
+            uid: uid.into(),
+            resource_version: revision.into(),
+            object: (),
+        }
+    }
+
+    fn uids(cache: &Cache<()>) -> Vec<String> {
+        cache.all().iter().map(|object| format!("{}@{}", object.uid, object.resource_version)).collect()
+    }
+
+    #[test]
+    fn the_answer_to_a_write_does_not_bring_back_what_the_watch_has_seen_go() {
+        let cache = Cache::new();
+        cache.put(object("x", "1", "5"));
+        cache.remove("a", "x", "1");
+        cache.put(object("x", "1", "6"));
+        assert_eq!(uids(&cache), [""; 0]);
+        // The next of that name is another object, and the late news of the first one's end is not about it.
+        cache.put(object("x", "2", "8"));
+        cache.remove("a", "x", "1");
+        assert_eq!(uids(&cache), ["2@8"]);
+    }
+
+    #[test]
+    fn a_list_takes_out_what_it_lacks_but_not_what_came_after_it() {
+        let cache = Cache::new();
+        cache.put(object("old", "1", "5"));
+        cache.put(object("new", "2", "12"));
+        cache.replace(vec![object("listed", "3", "9")], "10");
+        assert_eq!(uids(&cache), ["3@9", "2@12"]);
+        cache.put(object("old", "1", "11"));
+        assert_eq!(uids(&cache), ["3@9", "2@12"]);
+    }
 }

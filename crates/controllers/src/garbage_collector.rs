@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use crate::runner::Caches;
 use crate::{Objects, some};
 
+/// Its name, as that of a controller.
+pub(crate) const NAME: &str = "generic-garbage-collector";
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 /// How many objects are judged at a time.

@@ -5,16 +5,26 @@
 //!
 //! To add one: a file with a `CONTROLLER` row, and two lines here (its `mod`, and its place in [`CONTROLLERS`]).
 
+mod cluster_role_aggregation;
+mod cron_job;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod garbage_collector;
+mod job;
+mod job_pods;
+mod job_policy;
 mod load_balancer;
 mod namespace;
+mod pods;
 mod replica_set;
+mod roles;
 mod rollout;
+mod root_ca;
 mod runner;
+mod service_account;
 mod service_pods;
+mod ttl_after_finished;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +33,7 @@ use client::{Cached, EventType, Patch, Resource};
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub use roles::rules;
 pub use runner::Manager;
 
 /// The table.
@@ -33,6 +44,13 @@ pub(crate) static CONTROLLERS: &[&Controller] = &[
     &endpoint_slice::CONTROLLER,
     &endpoints::CONTROLLER,
     &load_balancer::CONTROLLER,
+    &service_account::CONTROLLER,
+    &root_ca::CONTROLLER,
+    &cluster_role_aggregation::CONTROLLER,
+    &job::CONTROLLER,
+    &job_pods::CONTROLLER,
+    &cron_job::CONTROLLER,
+    &ttl_after_finished::CONTROLLER,
 ];
 
 /// An object as controllers see it.
@@ -46,6 +64,10 @@ pub trait Objects {
     fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<Object>;
     /// The objects of a namespace, or all where it is empty.
     fn list(&self, resource: Resource, namespace: &str) -> Vec<Object>;
+    /// The certificate of the cluster's authority, in PEM.
+    fn root_ca(&self) -> &str {
+        ""
+    }
 }
 
 /// One controller.
@@ -128,7 +150,7 @@ impl Note {
         Self { about: about.clone(), kind: EventType::Normal, reason, message: message.into() }
     }
 
-    /// An event of trouble.
+    /// An event of something amiss.
     pub fn warning(about: &Value, reason: &'static str, message: impl Into<String>) -> Self {
         Self { kind: EventType::Warning, ..Self::normal(about, reason, message) }
     }
@@ -142,6 +164,10 @@ const fn apps(plural: &'static str) -> Resource {
     Resource { group: "apps", version: "v1", plural }
 }
 
+const fn batch(plural: &'static str) -> Resource {
+    Resource { group: "batch", version: "v1", plural }
+}
+
 pub(crate) const PODS: Resource = core("pods");
 pub(crate) const SERVICES: Resource = core("services");
 pub(crate) const ENDPOINTS: Resource = core("endpoints");
@@ -151,6 +177,8 @@ pub(crate) const NODES: Resource = core("nodes");
 pub(crate) const NAMESPACES: Resource = core("namespaces");
 pub(crate) const REPLICA_SETS: Resource = apps("replicasets");
 pub(crate) const DEPLOYMENTS: Resource = apps("deployments");
+pub(crate) const JOBS: Resource = batch("jobs");
+pub(crate) const CRON_JOBS: Resource = batch("cronjobs");
 
 /// A namespace as requests want it: none for what is cluster-scoped.
 pub(crate) fn some(namespace: &str) -> Option<&str> {

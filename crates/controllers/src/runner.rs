@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::garbage_collector::GarbageCollector;
+use crate::garbage_collector::{self, GarbageCollector};
 use crate::{Action, CONTROLLERS, Controller, Key, Note, Object, Objects, Writes, some};
 
 /// How many subjects a controller works on at a time (upstream's default).
@@ -31,7 +31,7 @@ pub(crate) static NAMESPACED: LazyLock<Vec<Resource>> = LazyLock::new(|| stored(
 fn stored(wanted: impl Fn(&kinds::Resource) -> bool) -> Vec<Resource> {
     let mut seen = Vec::new();
     let mut resources = Vec::new();
-    for row in kinds::RESOURCES.iter().filter(|r| wanted(r)) {
+    for row in kinds::RESOURCES.iter().filter(|r| r.is_stored() && wanted(r)) {
         // Two kinds that are views of one collection are one here.
         if !seen.contains(&row.storage) {
             seen.push(row.storage);
@@ -43,15 +43,18 @@ fn stored(wanted: impl Fn(&kinds::Resource) -> bool) -> Vec<Resource> {
 
 /// The caches of all resources.
 #[derive(Default)]
-pub(crate) struct Caches(HashMap<Resource, Cache<Value>>);
+pub(crate) struct Caches {
+    by_resource: HashMap<Resource, Cache<Value>>,
+    root_ca: String,
+}
 
 impl Caches {
     pub fn cache(&self, resource: Resource) -> Option<&Cache<Value>> {
-        self.0.get(&resource)
+        self.by_resource.get(&resource)
     }
 
     pub fn each(&self) -> impl Iterator<Item = (Resource, &Cache<Value>)> {
-        self.0.iter().map(|(r, c)| (*r, c))
+        self.by_resource.iter().map(|(r, c)| (*r, c))
     }
 
     /// Takes what a write returned, so that the next plan sees it before the watch tells of it.
@@ -80,33 +83,41 @@ impl Objects for Caches {
         let Some(cache) = self.cache(resource) else { return Vec::new() };
         if namespace.is_empty() { cache.all() } else { cache.in_namespace(namespace) }
     }
+
+    fn root_ca(&self) -> &str {
+        &self.root_ca
+    }
 }
 
 /// All controllers of the table, and the garbage collector.
 pub struct Manager {
-    client: Client,
+    reader: Client,
+    writers: Box<dyn Fn(&str) -> Client + Send + Sync>,
+    root_ca: String,
 }
 
 impl Manager {
-    /// Controllers that write through `client`.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    /// Controllers that see through `reader`, and write each with the client that `writers` gives it by its name: with the
+    /// rights of that controller alone. `root_ca` is the certificate of the cluster's authority, in PEM.
+    pub fn new(reader: Client, writers: impl Fn(&str) -> Client + Send + Sync + 'static, root_ca: String) -> Self {
+        Self { reader, writers: Box::new(writers), root_ca }
     }
 
     /// Runs until cancelled, and ends when everything it started has ended.
     pub async fn run(self, cancel: CancellationToken) {
         let tasks = TaskTracker::new();
-        let caches = Arc::new(Caches(STORED.iter().map(|r| (*r, Cache::new())).collect()));
+        let by_resource = STORED.iter().map(|r| (*r, Cache::new())).collect();
+        let caches = Arc::new(Caches { by_resource, root_ca: self.root_ca });
         let mut queues = Vec::new();
         for controller in CONTROLLERS {
             let queue = WorkQueue::new();
             wake(controller, &caches, &queue);
             queues.push((*controller, queue));
         }
-        let collector = GarbageCollector::new(self.client.clone(), caches.clone());
+        let collector = GarbageCollector::new((self.writers)(garbage_collector::NAME), caches.clone());
         for (resource, cache) in caches.each() {
             let reflector = Reflector {
-                api: self.client.api(resource),
+                api: self.reader.api(resource),
                 params: ListParams::default(),
                 decode: if is_looked_into(resource) { decode_whole } else { decode_metadata },
                 cache: cache.clone(),
@@ -117,12 +128,13 @@ impl Manager {
             tokio::select! { () = cancel.cancelled() => break, () = cache.synced() => {} }
         }
         for (controller, queue) in &queues {
-            let (recorder, record) = Recorder::new(&self.client, controller.name, "", cancel.clone());
+            let client = (self.writers)(controller.name);
+            let (recorder, record) = Recorder::new(&client, controller.name, "", cancel.clone());
             tasks.spawn(record);
             for _ in 0..WORKERS {
                 let worker = Worker {
                     controller,
-                    client: self.client.clone(),
+                    client: client.clone(),
                     caches: caches.clone(),
                     queue: queue.clone(),
                     recorder: recorder.clone(),
@@ -139,9 +151,13 @@ impl Manager {
     }
 }
 
+/// Resources of which no plan sees more than the metadata, though it reads them.
+const METADATA_ONLY: [Resource; 2] = [crate::root_ca::CONFIG_MAPS, crate::service_account::SERVICE_ACCOUNTS];
+
 /// Whether any controller looks at more of these objects than their metadata.
 fn is_looked_into(resource: Resource) -> bool {
-    CONTROLLERS.iter().any(|c| c.subject == resource || c.reads.iter().any(|r| r.resource == resource))
+    !METADATA_ONLY.contains(&resource)
+        && CONTROLLERS.iter().any(|c| c.subject == resource || c.reads.iter().any(|r| r.resource == resource))
 }
 
 fn decode_whole(text: &[u8]) -> Result<Value, serde_json::Error> {

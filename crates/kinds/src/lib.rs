@@ -4,13 +4,19 @@
 //! keys, table output and generations are derived from the row by whoever needs them. Hooks are pure: time is handed in.
 
 mod apps;
+mod authentication;
+mod authorization;
+mod batch;
 mod claim;
 mod coordination;
 mod core;
+pub mod cron;
 mod discovery;
 mod events;
+pub mod indexes;
 pub mod meta;
 mod pod_template;
+mod rbac;
 pub mod scale;
 pub mod typed;
 mod walk;
@@ -31,11 +37,24 @@ pub static RESOURCES: &[&Resource] = &[
     &core::pod::RESOURCE,
     &core::secret::RESOURCE,
     &core::service::RESOURCE,
+    &core::service_account::RESOURCE,
     &apps::deployment::RESOURCE,
     &apps::replica_set::RESOURCE,
+    &authentication::SELF,
+    &authentication::TOKEN,
+    &authorization::ACCESS,
+    &authorization::LOCAL_ACCESS,
+    &authorization::SELF_ACCESS,
+    &authorization::SELF_RULES,
+    &batch::cron_job::RESOURCE,
+    &batch::job::RESOURCE,
     &coordination::lease::RESOURCE,
     &discovery::endpoint_slice::RESOURCE,
     &events::event::RESOURCE,
+    &rbac::role::CLUSTER_ROLE,
+    &rbac::role::ROLE,
+    &rbac::binding::CLUSTER_ROLE_BINDING,
+    &rbac::binding::ROLE_BINDING,
 ];
 
 /// Whether objects live in a namespace.
@@ -123,7 +142,8 @@ pub struct Resource {
     pub subresources: &'static [Subresource],
     /// Name of the object's type in `schema`.
     pub type_name: &'static str,
-    /// Name of the collection in the store. Kinds that share it are views of the same objects: see [`Kind::stored`].
+    /// Name of the collection in the store. Kinds that share it are views of the same objects: see [`Kind::stored`]. Empty
+    /// for what is a question to the server, which is answered and not stored.
     pub storage: &'static str,
     /// Status is written through a subresource, and by nothing else.
     pub has_status: bool,
@@ -151,6 +171,11 @@ impl Resource {
         object_model::api_version(self.group, self.version)
     }
 
+    /// Whether objects are stored, and not only answered.
+    pub fn is_stored(&self) -> bool {
+        !self.storage.is_empty()
+    }
+
     /// The subresource of this name.
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
         self.subresources.iter().find(|subresource| subresource.name == name)
@@ -173,7 +198,7 @@ impl Resource {
 
     /// Everything wrong with a new object.
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = meta::validate(self, object);
+        let mut errors = if self.is_stored() { meta::validate(self, object) } else { Vec::new() };
         errors.extend(self.hooks.validate(object));
         errors
     }
@@ -285,6 +310,11 @@ pub trait Kind: Sync {
         false
     }
 
+    /// Whether the objects say what somebody may do: the server's authoriser follows them.
+    fn is_policy(&self) -> bool {
+        false
+    }
+
     /// Seconds after which an object that nobody touches is removed.
     fn time_to_live(&self) -> Option<u32> {
         None
@@ -339,6 +369,40 @@ fn copy_field(to: &mut Value, from: &Value, field: &str) {
         None => {
             object.remove(field);
         }
+    }
+}
+
+/// What all questions to the server have in common.
+const REVIEW: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "",
+    plural: "",
+    singular: "",
+    short_names: &[],
+    categories: &[],
+    scope: Scope::Cluster,
+    verbs: &["create"],
+    subresources: &[],
+    type_name: "",
+    storage: "",
+    has_status: false,
+    has_generation: false,
+    create_by_update: false,
+    unconditional_update: false,
+    graceful: false,
+    selectable_fields: &[],
+    columns: &[Column::name()],
+    example: "",
+    hooks: &Unnamed,
+};
+
+/// No kind at all.
+struct Unnamed;
+
+impl Kind for Unnamed {
+    fn cells(&self, _object: &Value, _now: Now) -> Vec<Value> {
+        Vec::new()
     }
 }
 

@@ -41,6 +41,12 @@ pub(crate) fn map_at<'a>(object: &'a mut Value, field: &str) -> &'a mut Map<Stri
     value.as_object_mut().expect("just made an object")
 }
 
+/// The object at a field, made where it is missing.
+pub(crate) fn value_at<'a>(object: &'a mut Value, field: &str) -> &'a mut Value {
+    map_at(object, field);
+    &mut object[field]
+}
+
 /// Sets a field unless it is already there and not empty.
 pub(crate) fn default(object: &mut Value, field: &str, value: impl Into<Value>) {
     let Some(map) = object.as_object_mut() else { return };

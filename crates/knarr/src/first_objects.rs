@@ -1,27 +1,131 @@
 //! The objects every cluster has from its first start.
 
+use std::collections::HashMap;
+
 use anyhow::{Context, Result};
-use client::{Client, Resource};
-use object_model::Reason;
-use serde_json::json;
+use auth::{Rule, bootstrap};
+use client::{Api, Client, ListParams, Patch, Resource};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use object_model::{Reason, meta};
+use serde_json::{Value, json};
 
 /// The namespaces of a fresh cluster. `docker` is where the containers of the Docker API will be seen.
 const NAMESPACES: [&str; 5] = ["default", "kube-system", "kube-public", "kube-node-lease", "docker"];
 
-/// Makes those that are missing.
+const CLUSTER_ROLES: Resource = rbac("clusterroles");
+const CLUSTER_ROLE_BINDINGS: Resource = rbac("clusterrolebindings");
+
+/// How many are written at a time: what is written together shares a flush.
+const AT_ONCE: usize = 64;
+
+const fn rbac(plural: &'static str) -> Resource {
+    Resource { group: "rbac.authorization.k8s.io", version: "v1", plural }
+}
+
+/// Makes those that are missing, and completes roles and bindings that lack something they must have.
 ///
 /// # Errors
 /// When one cannot be made.
 pub async fn ensure(client: &Client) -> Result<()> {
-    let api = client.api(Resource { group: "", version: "v1", plural: "namespaces" });
-    for name in NAMESPACES {
-        match api.get(None, name).await {
-            Ok(_) => continue,
-            Err(error) if error.reason == Reason::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("look for namespace {name}")),
+    let namespaces = client.api(Resource { group: "", version: "v1", plural: "namespaces" });
+    let wanted = NAMESPACES.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+    ensure_all(&namespaces, wanted.to_vec(), |_, _| None).await.context("make the first namespaces")?;
+    let policy = bootstrap::objects()
+        .into_iter()
+        .chain(controllers::rules().into_iter().flat_map(|(name, rules)| bootstrap::of_controller(name, rules)));
+    let (roles, bindings): (Vec<Value>, Vec<Value>) = policy.partition(|object| object["kind"] == "ClusterRole");
+    let (of_roles, of_bindings) = (client.api(CLUSTER_ROLES), client.api(CLUSTER_ROLE_BINDINGS));
+    let (made_roles, made_bindings) = tokio::join!(
+        ensure_all(&of_roles, roles, missing_rules),
+        ensure_all(&of_bindings, bindings, missing_subjects),
+    );
+    made_roles.context("make the first roles")?;
+    made_bindings.context("make the first bindings")
+}
+
+/// Creates what is not there, and patches what is there as `complete` says.
+async fn ensure_all(api: &Api, wanted: Vec<Value>, complete: impl Fn(&Value, &Value) -> Option<Value>) -> Result<()> {
+    let list = api.list(None, &ListParams::default()).await.context("list what is there")?;
+    let items: Vec<Value> = list
+        .items
+        .iter()
+        .map(|item| serde_json::from_str(item.get()))
+        .collect::<Result<_, _>>()
+        .context("read what is there")?;
+    let there: HashMap<&str, &Value> = items.iter().map(|object| (meta::name(object), object)).collect();
+    let writes = wanted.iter().filter_map(|object| {
+        let name = meta::name(object);
+        match there.get(name) {
+            None => Some((name, object.clone(), true)),
+            Some(old) => complete(old, object).map(|patch| (name, patch, false)),
         }
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        api.create(None, &namespace).await.with_context(|| format!("create namespace {name}"))?;
+    });
+    stream::iter(writes)
+        .map(|(name, body, create)| async move {
+            let written = if create {
+                api.create(None, &body).await
+            } else {
+                api.patch(None, name, "", Patch::Merge, &body).await
+            };
+            match written {
+                Err(error) if error.reason != Reason::AlreadyExists => {
+                    Err(error).with_context(|| format!("write {name}"))
+                }
+                _ => Ok(()),
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// Whether an object is kept complete by the server: its owner may switch that off (upstream's annotation).
+fn is_kept(object: &Value) -> bool {
+    meta::annotations(object).get("rbac.authorization.kubernetes.io/autoupdate") != Some(&"false")
+}
+
+/// The patch that gives a role the rules it lacks. What somebody has added stays.
+fn missing_rules(old: &Value, wanted: &Value) -> Option<Value> {
+    // The rules of roles that gather others' are a controller's.
+    if !is_kept(old) || wanted["aggregationRule"].is_object() {
+        return None;
     }
-    Ok(())
+    let held = Rule::all_of(old);
+    let mut rules = old["rules"].as_array().cloned().unwrap_or_default();
+    let own = wanted["rules"].as_array().into_iter().flatten();
+    let missing: Vec<Value> =
+        own.zip(Rule::all_of(wanted)).filter(|(_, rule)| !held.contains(rule)).map(|(rule, _)| rule.clone()).collect();
+    rules.extend(missing.iter().cloned());
+    (!missing.is_empty()).then(|| json!({"rules": rules}))
+}
+
+/// The patch that gives a binding the subjects it lacks.
+fn missing_subjects(old: &Value, wanted: &Value) -> Option<Value> {
+    if !is_kept(old) {
+        return None;
+    }
+    let mut subjects = old["subjects"].as_array().cloned().unwrap_or_default();
+    let own = wanted["subjects"].as_array().into_iter().flatten();
+    let missing: Vec<Value> = own.filter(|subject| !subjects.contains(subject)).cloned().collect();
+    subjects.extend(missing.iter().cloned());
+    (!missing.is_empty()).then(|| json!({"subjects": subjects}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_role_lacks_is_added_and_what_was_added_stays() {
+        let rule = |resource: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": ["get"]});
+        let wanted = json!({"rules": [rule("pods"), rule("nodes")]});
+        let mut old = json!({"metadata": {}, "rules": [rule("secrets"), rule("pods")]});
+        assert_eq!(
+            missing_rules(&old, &wanted),
+            Some(json!({"rules": [rule("secrets"), rule("pods"), rule("nodes")]}))
+        );
+        assert_eq!(missing_rules(&wanted, &wanted), None);
+        old["metadata"]["annotations"] = json!({"rbac.authorization.kubernetes.io/autoupdate": "false"});
+        assert_eq!(missing_rules(&old, &wanted), None);
+    }
 }

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// Kubernetes in one binary, with the container engine inside.
 ///
-/// `knarr server` is control plane and node in one process. It needs root and nothing else on the host. Pods outlive it:
+/// `knarr server` is control plane and node in one process. It needs root, and the program `nft` for Services. Pods outlive it:
 /// stop it, crash it or upgrade it, and the next start finds them running.
 #[derive(Debug, Parser)]
 #[command(name = "knarr", version, propagate_version = true, arg_required_else_help = true)]

@@ -60,6 +60,8 @@ pub struct Pki {
     pub api_to_kubelet: Pair,
     /// The person who administers the cluster.
     pub admin: Pair,
+    /// Signs the tokens of service accounts: the private key, in PEM.
+    service_accounts: String,
 }
 
 /// The user name under which the API server calls kubelets.
@@ -104,8 +106,18 @@ impl Pki {
                 hosts: &[],
                 usage: &client,
             })?,
+            service_accounts: token_key(dir)?,
             authority,
         })
+    }
+
+    /// The key of the tokens of service accounts.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn token_key(&self) -> Result<auth::TokenKey> {
+        let key = KeyPair::from_pem(&self.service_accounts).context("use the key of service accounts")?;
+        auth::TokenKey::new(&key.serialize_der(), key.public_key_raw())
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>> {
@@ -192,6 +204,19 @@ fn authority(dir: &Path, now: i64) -> Result<(String, Issuer<'static, KeyPair>)>
     write_private(&key_path, &key.serialize_pem())?;
     write_private(&certificate_path, &pem)?;
     Ok((pem, Issuer::new(params, key)))
+}
+
+/// The key that signs tokens. It stays, or every token would end with it.
+fn token_key(dir: &Path) -> Result<String> {
+    let path = dir.join("sa.key");
+    match fs::read_to_string(&path) {
+        Ok(pem) => return Ok(pem),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    }
+    let pem = KeyPair::generate().context("make the key of service accounts")?.serialize_pem();
+    write_private(&path, &pem)?;
+    Ok(pem)
 }
 
 fn params(name: &str, groups: &[&str], now: i64, days: i64) -> Result<CertificateParams> {

@@ -1,5 +1,6 @@
 //! `knarr server`: control plane and node in one process, started in order and stopped in reverse.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -161,8 +162,8 @@ async fn start(
 
     let store_path = dirs.data_dir.join("store.redb");
     let store: Arc<dyn Store> = LogStore::open(RedbLog::open(&store_path)?)?;
-    let server =
-        ApiServer::new(store.clone(), KubeletClient { tls: pki.to_kubelet_tls()? }, format!("{address}:{port}"));
+    let kubelet_client = KubeletClient { tls: pki.to_kubelet_tls()? };
+    let server = ApiServer::new(store.clone(), kubelet_client, pki.token_key()?, format!("{address}:{port}"))?;
     server.set_service_range(options.service_cidr.network, options.service_cidr.prefix);
     let mut parts = Vec::new();
     let api_listener = TcpListener::from_std(api_listener).context("listen for the API")?;
@@ -185,7 +186,12 @@ async fn start(
     let control_socket = dirs.control_socket();
     part(&mut parts, "the control socket", |stop| control::serve(control_socket, images, stop));
 
-    let manager = Manager::new(server.client(User::authenticated("system:kube-controller-manager", &[])));
+    let as_controllers = server.clone();
+    let manager = Manager::new(
+        server.client(User::authenticated("system:kube-controller-manager", &[])),
+        move |name| as_controllers.client(User::service_account_of("kube-system", name, "", BTreeMap::new())),
+        pki.authority.clone(),
+    );
     part(&mut parts, "the controllers", |stop| async move {
         manager.run(stop).await;
         Ok(())
@@ -287,7 +293,7 @@ async fn start_services(
         dns::Range { network: pods.gateway(), prefix: pods.prefix },
     ];
     let config = dns::Config { domain: CLUSTER_DOMAIN.to_owned(), ranges, own: vec![dns_at, gateway] };
-    let names = dns::Server::new(config, user("system:kube-dns"));
+    let names = dns::Server::new(config, user(&User::name_of_account("kube-system", "kube-dns")));
     part(parts, "the DNS", |stop| names.run(sockets, stop));
 
     let api = server.client(User::authenticated("system:apiserver", &["system:masters"]));

@@ -16,6 +16,7 @@ use crate::cri_config::{Surroundings, parse_resolv_conf};
 use crate::env::{Facts, Source, Sources};
 use crate::node::Machine;
 use crate::runtime::Cri;
+use crate::sources::Follower;
 use crate::status::Host;
 
 pub(crate) const PODS: Resource = Resource { group: "", version: "v1", plural: "pods" };
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) services: Cache<Service>,
     /// The port of the endpoint for logs and exec.
     pub(crate) port: u16,
+    /// ConfigMaps and Secrets that running pods have as files.
+    pub(crate) sources: Follower,
     /// Bounds how many sandboxes and containers are made at the same time.
     pub(crate) making: Semaphore,
 }
@@ -105,10 +108,7 @@ impl Context {
     pub(crate) async fn read(&self, namespace: &str, wanted: &BTreeSet<Source>) -> anyhow::Result<Sources> {
         let mut found = Sources::new();
         for source in wanted {
-            let (resource, name) = match source {
-                Source::ConfigMap(name) => (CONFIG_MAPS, name),
-                Source::Secret(name) => (SECRETS, name),
-            };
+            let (resource, name) = resource_of(source);
             let data = match self.client.api(resource).get(Some(namespace), name).await {
                 Ok(object) => Some(data_of(source, object).with_context(|| format!("read {source}"))?),
                 Err(error) if error.reason == Reason::NotFound => None,
@@ -153,6 +153,14 @@ impl Context {
             }
         }
         Ok(configs)
+    }
+}
+
+/// The resource and the name of a source.
+pub(crate) fn resource_of(source: &Source) -> (Resource, &str) {
+    match source {
+        Source::ConfigMap(name) => (CONFIG_MAPS, name),
+        Source::Secret(name) => (SECRETS, name),
     }
 }
 

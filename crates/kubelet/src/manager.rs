@@ -19,6 +19,7 @@ use crate::context::{Context, PODS, SERVICES};
 use crate::cri_config::{GRACE, POD_UID};
 use crate::node::{self, Machine};
 use crate::server;
+use crate::sources::Follower;
 use crate::status::Host;
 use crate::worker::{self, Wanted};
 
@@ -76,6 +77,7 @@ pub(crate) async fn run(
         machine,
         services: Cache::new(),
         port: listener.local_addr().context("read the address of the endpoint")?.port(),
+        sources: Follower::new(client.clone(), tasks.clone(), cancel.clone()),
         making: Semaphore::new(making),
     });
     tasks.spawn(node::run(context.clone(), Arc::new(Notify::new()), cancel.clone()));

@@ -16,6 +16,7 @@ use crate::env::{Facts, environment, sources_of};
 use crate::plan::Step;
 use crate::probe;
 use crate::pull::{Pull, credentials, failure};
+use crate::refresh::{self, Issued};
 use crate::view::{Failure, ImageProgress, Memory, Runtime, Volumes, container as find_container};
 use crate::volumes::{self, PodDirectory};
 
@@ -35,7 +36,7 @@ pub(crate) enum Outcome {
     /// How far a container's image is.
     Image(String, ImageProgress),
     /// How far the volumes are.
-    Volumes(Volumes),
+    Volumes(Volumes, Option<Issued>),
     /// The sandbox was made, or not.
     Sandbox(Option<Failure>),
     /// A container runs; `died` is when the one before it ended.
@@ -58,7 +59,7 @@ pub(crate) async fn take(
     };
     let cri = context.cri.clone();
     match step {
-        Step::PrepareVolumes => Outcome::Volumes(prepare_volumes(&context, &pod, &memory).await),
+        Step::PrepareVolumes => prepare_volumes(&context, &pod, &memory).await,
         Step::Pull { container } => {
             let progress = pull(&context, &pod, &container, &memory).await;
             Outcome::Image(container, progress)
@@ -92,21 +93,18 @@ fn later(reason: &str, message: String, last: Option<&Failure>) -> Failure {
     failure(reason, message, client::clock::now(), last.map(|last| last.pause), FIRST_PAUSE, MAX_PAUSE)
 }
 
-async fn prepare_volumes(context: &Arc<Context>, pod: &Arc<Pod>, memory: &Memory) -> Volumes {
+async fn prepare_volumes(context: &Arc<Context>, pod: &Arc<Pod>, memory: &Memory) -> Outcome {
     let attempt = async {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let sources = context.read(namespace, &volumes::sources_of(pod)).await?;
-        let mut tokens = volumes::Tokens::new();
-        for (audience, seconds) in volumes::tokens_of(pod) {
-            let token = context.token(pod, &audience, seconds).await?;
-            tokens.insert((audience, seconds), token);
-        }
+        let issued = refresh::issue(context, pod).await?;
         let directory = PodDirectory::new(&context.config.data_dir, pod.metadata.uid.as_deref().unwrap_or_default());
-        let (pod, facts) = (pod.clone(), context.facts(Vec::new()));
-        tokio::task::spawn_blocking(move || volumes::prepare(&directory, &pod, &sources, &tokens, &facts)).await?
+        let (pod, facts, tokens) = (pod.clone(), context.facts(Vec::new()), issued.tokens.clone());
+        tokio::task::spawn_blocking(move || volumes::prepare(&directory, &pod, &sources, &tokens, &facts)).await??;
+        Ok::<_, anyhow::Error>(issued)
     };
     match attempt.await {
-        Ok(()) => Volumes::Ready,
+        Ok(issued) => Outcome::Volumes(Volumes::Ready, Some(issued)),
         Err(error) => {
             let message = format!("{error:#}");
             context.event(pod, None, Warning, "FailedMount", &message);
@@ -114,7 +112,7 @@ async fn prepare_volumes(context: &Arc<Context>, pod: &Arc<Pod>, memory: &Memory
                 Volumes::Failed(last) => Some(last),
                 _ => None,
             };
-            Volumes::Failed(later("FailedMount", message, last))
+            Outcome::Volumes(Volumes::Failed(later("FailedMount", message, last)), None)
         }
     }
 }

@@ -118,6 +118,37 @@ pub fn prepare(
     Ok(())
 }
 
+/// Whether a volume is made from what can change while the pod runs.
+fn is_made_from_data(volume: &Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
+}
+
+/// Whether any volume of a pod can change while it runs.
+pub fn changes(pod: &Pod) -> bool {
+    pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).any(is_made_from_data)
+}
+
+/// Brings the files of a running pod up to date. What has not changed is not touched.
+pub fn refresh(
+    directory: &PodDirectory,
+    pod: &Pod,
+    sources: &Sources,
+    tokens: &Tokens,
+    facts: &Facts,
+) -> anyhow::Result<()> {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let group = spec.security_context.as_ref().and_then(|security| security.fs_group);
+    let group = group.map(u32::try_from).transpose().context("read fsGroup")?;
+    for volume in spec.volumes.iter().flatten().filter(|volume| is_made_from_data(volume)) {
+        one(directory, pod, volume, sources, tokens, facts, group)
+            .with_context(|| format!("MountVolume.SetUp failed for volume {:?}", volume.name))?;
+    }
+    Ok(())
+}
+
 fn one(
     directory: &PodDirectory,
     pod: &Pod,
@@ -245,10 +276,38 @@ fn inside(path: &str) -> anyhow::Result<PathBuf> {
     Ok(path.to_owned())
 }
 
+/// The mode of a file: a pod's group may read what is its own.
+fn file_mode(mode: u32, group: Option<u32>) -> u32 {
+    if group.is_some() { mode | 0o040 } else { mode }
+}
+
+/// Whether a directory holds just these files.
+fn holds(directory: &Path, files: &Payload, group: Option<u32>) -> bool {
+    let is_there = |(name, (content, mode)): (&PathBuf, &(Vec<u8>, u32))| {
+        let path = directory.join(name);
+        let same_mode =
+            fs::metadata(&path).is_ok_and(|metadata| metadata.permissions().mode() & 0o7777 == file_mode(*mode, group));
+        same_mode && fs::read(&path).is_ok_and(|there| there == *content)
+    };
+    files_below(directory).is_ok_and(|count| count == files.len()) && files.iter().all(is_there)
+}
+
+fn files_below(directory: &Path) -> std::io::Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        count += if entry.file_type()?.is_dir() { files_below(&entry.path())? } else { 1 };
+    }
+    Ok(count)
+}
+
 /// Puts the files in place all at once: they live in a directory of their own behind the link `..data`, which is replaced.
 fn write_payload(path: &Path, files: &Payload, group: Option<u32>) -> anyhow::Result<()> {
     fs::create_dir_all(path)?;
     let old = fs::read_link(path.join("..data")).ok();
+    if old.as_deref().is_some_and(|old| holds(&path.join(old), files, group)) {
+        return Ok(());
+    }
     let number = old
         .as_deref()
         .and_then(Path::to_str)
@@ -267,8 +326,7 @@ fn write_payload(path: &Path, files: &Payload, group: Option<u32>) -> anyhow::Re
         }
         let mut out = fs::File::create(&target)?;
         out.write_all(content)?;
-        let mode = if group.is_some() { mode | 0o040 } else { *mode };
-        out.set_permissions(fs::Permissions::from_mode(mode))?;
+        out.set_permissions(fs::Permissions::from_mode(file_mode(*mode, group)))?;
         chown(&target, None, group)?;
     }
     let link = path.join("..data_tmp");

@@ -18,13 +18,14 @@ use crate::cri_config::POD_UID;
 use crate::plan::{Step, deadline, plan_pod};
 use crate::probe::Kind;
 use crate::prober::Probers;
+use crate::refresh::{Issued, Refresher};
 use crate::status::status_of;
 use crate::steps::{Outcome, take};
 use crate::view::{
     Backoff, Memory, ProbeResults, Runtime, Stage, container, full_name, init_containers, main_containers, restarts,
     waits_until,
 };
-use crate::volumes::PodDirectory;
+use crate::volumes::{PodDirectory, changes};
 
 /// The pause after a step of tidying that failed.
 const TIDY_PAUSE: SignedDuration = SignedDuration::from_secs(1);
@@ -57,6 +58,9 @@ struct Worker {
     probers: Probers,
     /// Dead containers whose pause before the next start has been told.
     told: HashSet<String>,
+    /// The tokens that were put in place and nobody renews yet.
+    issued: Option<Issued>,
+    refresher: Option<Refresher>,
 }
 
 /// Runs one pod until it is gone (true) or the kubelet stops (false).
@@ -77,11 +81,13 @@ pub(crate) async fn run(
         held: BTreeMap::new(),
         probers: Probers::new(context.clone(), verdicts),
         told: HashSet::new(),
+        issued: None,
+        refresher: None,
         context,
     };
     loop {
         let now_wanted = wanted.borrow_and_update().clone();
-        let again = match worker.turn(&now_wanted).await {
+        let again = match worker.turn(&now_wanted, &wanted).await {
             Ok(Turn::Finished) => return true,
             Ok(Turn::Again(at)) => at,
             Err(error) => {
@@ -130,7 +136,7 @@ fn remembered(pod: &Pod) -> BTreeMap<String, ProbeResults> {
 }
 
 impl Worker {
-    async fn turn(&mut self, wanted: &Wanted) -> anyhow::Result<Turn> {
+    async fn turn(&mut self, wanted: &Wanted, news: &watch::Receiver<Wanted>) -> anyhow::Result<Turn> {
         let pod = &wanted.pod;
         let runtime = look(&self.context, pod, &self.uid).await?;
         let now = client::clock::now();
@@ -141,6 +147,9 @@ impl Worker {
         }
         self.probers.keep(pod, &runtime, &mut self.memory);
         self.tell_pauses(pod, &runtime, now);
+        if self.refresher.is_none() && runtime.containers.iter().any(|c| c.stage == Stage::Running) && changes(pod) {
+            self.refresher = Some(Refresher::start(self.context.clone(), news.clone(), self.issued.take()));
+        }
         let plan = plan_pod(pod, &runtime, &self.memory, wanted.gone, now);
         let mut wake = plan.wake;
         let mut finish = false;
@@ -214,6 +223,9 @@ impl Worker {
 
     async fn finish(&mut self, wanted: &Wanted, runtime: &Runtime) -> anyhow::Result<()> {
         let pod = &wanted.pod;
+        if let Some(refresher) = self.refresher.take() {
+            refresher.stop().await;
+        }
         if !wanted.gone {
             let options = json!({
                 "apiVersion": "v1", "kind": "DeleteOptions",
@@ -263,7 +275,10 @@ impl Worker {
             Outcome::Image(container, progress) => {
                 self.memory.images.insert(container, progress);
             }
-            Outcome::Volumes(volumes) => self.memory.volumes = volumes,
+            Outcome::Volumes(volumes, issued) => {
+                self.memory.volumes = volumes;
+                self.issued = issued;
+            }
             Outcome::Sandbox(failure) => self.memory.sandbox = failure,
             Outcome::Started { container, died } => {
                 self.memory.images.remove(&container);

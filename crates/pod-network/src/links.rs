@@ -8,10 +8,10 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage},
+    link::{InfoData, InfoKind, InfoPortKind, InfoVeth, LinkAttribute, LinkMessage},
     route::{RouteAttribute, RouteMessage, RouteScope},
 };
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 /// Ends the answers of a function that the kernel refuses because the thing exists, or does not.
 fn unless(result: Result<(), rtnetlink::Error>, harmless: i32) -> Result<(), rtnetlink::Error> {
@@ -145,6 +145,14 @@ pub(crate) async fn attach(machine: &Handle, inside: &Handle, pod: &OwnedFd, wir
         }
         other => other.context("lay the pod's wire")?,
     }
+    // Where the machine filters bridged packets (`br_netfilter`), what a pod sends to a Service and is meant for itself does
+    // not leave the bridge, and has to go back by the port on which it came.
+    let port = LinkMessageBuilder::<LinkBridgePort>::default()
+        .name(wire.name)
+        .set_port_kind(InfoPortKind::Bridge)
+        .hairpin(true)
+        .build();
+    machine.link().set_port(port).execute().await.context("let the pod reach itself")?;
     let up = |index| inside.link().set(LinkUnspec::new_with_index(index).up().build());
     // The loopback link is always number one.
     up(1).execute().await.context("set the pod's loopback link up")?;

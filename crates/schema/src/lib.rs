@@ -11,6 +11,7 @@
 
 mod decode;
 mod defaults;
+pub mod fields;
 mod json_patch;
 pub mod openapi;
 pub mod protobuf;

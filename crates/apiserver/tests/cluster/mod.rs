@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver::{ApiServer, KubeletClient};
-use auth::User;
+use auth::{TokenKey, User};
 use bytes::Bytes;
 use client::Body;
 use http::{HeaderMap, Request};
@@ -17,6 +17,8 @@ use store::{LogStore, MemoryLog};
 pub const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// Pods of the same namespace.
 pub const PODS: &str = "/api/v1/namespaces/default/pods";
+/// Accounts of the same namespace.
+pub const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
 /// Deployments of the same namespace.
 pub const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
@@ -62,16 +64,24 @@ impl Answer {
 }
 
 impl Cluster {
-    /// A server with the namespace `default`.
+    /// A server with the namespace `default`, its account, and the roles that every cluster has.
     pub async fn start() -> Self {
         let store = LogStore::open(MemoryLog::default()).expect("open store");
         let tls = rustls::ClientConfig::builder()
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
-        let server = ApiServer::new(store.clone(), KubeletClient { tls: Arc::new(tls) }, "127.0.0.1:6443".to_owned());
+        let pair = rcgen::KeyPair::generate().expect("key");
+        let tokens = TokenKey::new(&pair.serialize_der(), pair.public_key_raw()).expect("key");
+        let kubelet = KubeletClient { tls: Arc::new(tls) };
+        let server = ApiServer::new(store.clone(), kubelet, tokens, "127.0.0.1:6443".to_owned()).expect("server");
         server.set_ready();
         let cluster = Self { server, store };
         cluster.post("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await.ok();
+        cluster.post(ACCOUNTS, json!({"metadata": {"name": "default"}})).await.ok();
+        for object in auth::bootstrap::objects() {
+            let plural = format!("{}s", object["kind"].as_str().expect("a kind").to_lowercase());
+            cluster.post(&format!("/apis/rbac.authorization.k8s.io/v1/{plural}"), object).await.ok();
+        }
         cluster
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod pod;
 mod pod_cells;
 pub(crate) mod secret;
 pub(crate) mod service;
+pub(crate) mod service_account;
 mod service_cells;
 mod service_rules;
 

@@ -4,8 +4,11 @@
 //! The tests need root, and what `cargo xtask images` and `cargo xtask clients` make; `cargo xtask test` sees to both.
 
 mod bad_input;
+mod jobs;
 mod kubectl;
 mod node;
+mod rights;
+mod services;
 mod survival;
 mod tutorial;
 mod uninstall;

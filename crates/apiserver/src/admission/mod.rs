@@ -1,8 +1,13 @@
 //! Built-in admission: what a request must satisfy beyond its own fields.
 //!
 //! Kinds named here, and why: Namespace, because objects may only be made in one that exists and stays (upstream's
-//! NamespaceLifecycle).
+//! NamespaceLifecycle); Pod and ServiceAccount, because a pod acts as an account (upstream's ServiceAccount); roles and
+//! bindings, by [`kinds::Kind::is_policy`], because nobody gives away more than they have.
 
+mod escalation;
+mod service_account;
+
+use auth::User;
 use object_model::{ApiError, meta};
 use serde_json::Value;
 
@@ -16,8 +21,17 @@ const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 /// Judges a creation. The object may be completed.
 ///
 /// # Errors
-/// 404 when the namespace does not exist, 403 when it is being deleted.
-pub fn admit_create(server: &ApiServer, served: &Served, namespace: &str, object: &mut Value) -> Result<(), ApiError> {
+/// 404 when the namespace does not exist, 403 when it is being deleted or something else is not allowed.
+pub async fn admit_create(
+    server: &ApiServer,
+    user: &User,
+    served: &Served,
+    namespace: &str,
+    object: &mut Value,
+) -> Result<(), ApiError> {
+    if served.row.hooks.is_policy() {
+        escalation::judge(server, user, served, namespace, object, None)?;
+    }
     if !served.namespaced() {
         return Ok(());
     }
@@ -30,6 +44,28 @@ pub fn admit_create(server: &ApiServer, served: &Served, namespace: &str, object
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
         return Err(ApiError::forbidden(served.row.group, served.row.plural, meta::name(object), why)
             .cause("NamespaceTerminating", &format!("namespace {namespace} is being terminated")));
+    }
+    if served.is_core("Pod") {
+        service_account::admit(server, namespace, object).await?;
+        served.row.default(object);
+    }
+    Ok(())
+}
+
+/// Judges a change.
+///
+/// # Errors
+/// 403 when it is not allowed.
+pub fn admit_update(
+    server: &ApiServer,
+    user: &User,
+    served: &Served,
+    namespace: &str,
+    new: &Value,
+    old: &Value,
+) -> Result<(), ApiError> {
+    if served.row.hooks.is_policy() {
+        escalation::judge(server, user, served, namespace, new, Some(old))?;
     }
     Ok(())
 }

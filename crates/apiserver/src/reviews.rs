@@ -1,0 +1,141 @@
+//! Questions to the server: who am I, may I, may they, what stands for this token.
+
+use auth::{Attributes, ISSUER, Rule, User};
+use client::{Body, clock};
+use http::{Response, StatusCode};
+use object_model::{ApiError, meta, time};
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::request::ResourceRequest;
+use crate::served::Served;
+use crate::table::Include;
+use crate::{ApiServer, respond};
+
+impl ApiServer {
+    /// `POST` of a question: the same object with the answer in its status.
+    pub(crate) fn answer_review(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        body: &[u8],
+    ) -> Result<Response<Body>, ApiError> {
+        let mut review = cx.decode(served.ty, body)?;
+        served.row.default(&mut review);
+        let errors = served.row.validate(&review);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(served.row.group, served.row.kind, meta::name(&review), &errors));
+        }
+        review["status"] = match served.row.kind {
+            "SelfSubjectReview" => {
+                meta::set(&mut review, "creationTimestamp", time::seconds(clock::now()));
+                json!({"userInfo": cx.user.to_value()})
+            }
+            "SelfSubjectAccessReview" => self.verdict(&cx.user, &review["spec"]),
+            "SubjectAccessReview" => self.verdict(&named_user(&review["spec"]), &review["spec"]),
+            "LocalSubjectAccessReview" => {
+                let namespace = review["spec"]["resourceAttributes"]["namespace"].as_str().unwrap_or_default();
+                if namespace != request.namespace {
+                    return Err(ApiError::bad_request(format!(
+                        "spec.resourceAttributes.namespace must match metadata.namespace: {namespace:?} is not {:?}",
+                        request.namespace
+                    )));
+                }
+                self.verdict(&named_user(&review["spec"]), &review["spec"])
+            }
+            "SelfSubjectRulesReview" => {
+                let namespace = review["spec"]["namespace"].as_str().unwrap_or_default();
+                if namespace.is_empty() {
+                    return Err(ApiError::bad_request("no namespace on request"));
+                }
+                rules_status(&self.with_policy(|policy| policy.rules_of(&cx.user, namespace)))
+            }
+            "TokenReview" => self.token_status(&review["spec"]),
+            other => return Err(ApiError::internal(format!("no answer to a {other}"))),
+        };
+        respond::object(&cx.accept, Some(served), served.row.type_name, StatusCode::CREATED, &review, Include::None)
+    }
+
+    /// What a user may, as the status of an access review.
+    fn verdict(&self, user: &User, spec: &Value) -> Value {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+        let asked = if resource.is_object() { resource } else { path };
+        let (verb, group) = (text(&asked["verb"]), text(&asked["group"]));
+        let (namespace, name) = (text(&asked["namespace"]), text(&asked["name"]));
+        let full = match (text(&asked["resource"]), text(&asked["subresource"])) {
+            _ if !resource.is_object() => String::new(),
+            // No resource means all of them.
+            (resource, _) if resource.is_empty() => "*".to_owned(),
+            (resource, subresource) if subresource.is_empty() => resource,
+            (resource, subresource) => format!("{resource}/{subresource}"),
+        };
+        let path = if resource.is_object() { String::new() } else { text(&asked["path"]) };
+        let attributes = Attributes {
+            user,
+            verb: &verb,
+            group: &group,
+            resource: full.into(),
+            namespace: &namespace,
+            name: &name,
+            path: &path,
+        };
+        let (allowed, reason) = self.with_policy(|policy| policy.verdict(&attributes));
+        let mut status = json!({"allowed": allowed});
+        if !reason.is_empty() {
+            status["reason"] = reason.into();
+        }
+        status
+    }
+
+    fn token_status(&self, spec: &Value) -> Value {
+        let mut audiences: Vec<String> = spec["audiences"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|audience| audience.as_str().map(str::to_owned))
+            .collect();
+        if audiences.is_empty() {
+            audiences.push(ISSUER.to_owned());
+        }
+        match self.claims_of(spec["token"].as_str().unwrap_or_default(), &audiences) {
+            Ok((claims, common)) => {
+                json!({"authenticated": true, "user": claims.user().to_value(), "audiences": common})
+            }
+            Err(error) => {
+                json!({"authenticated": false, "user": {}, "error": format!("[invalid bearer token, {error:#}]")})
+            }
+        }
+    }
+}
+
+/// The user that a question is about, just as it is given.
+fn named_user(spec: &Value) -> User {
+    let list = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    };
+    let extra = spec["extra"].as_object().into_iter().flatten();
+    User {
+        name: spec["user"].as_str().unwrap_or_default().to_owned(),
+        uid: spec["uid"].as_str().unwrap_or_default().to_owned(),
+        groups: list(&spec["groups"]),
+        extra: extra.map(|(key, values)| (key.clone(), list(values))).collect(),
+    }
+}
+
+fn rules_status(rules: &[Rule]) -> Value {
+    let (mut resources, mut paths) = (Vec::new(), Vec::new());
+    for rule in rules {
+        if rule.paths.is_empty() {
+            let mut shown = json!({"verbs": rule.verbs, "apiGroups": rule.groups, "resources": rule.resources});
+            if !rule.names.is_empty() {
+                shown["resourceNames"] = json!(rule.names);
+            }
+            resources.push(shown);
+        } else {
+            paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.paths}));
+        }
+    }
+    json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false})
+}

@@ -1,0 +1,158 @@
+//! `POST …/serviceaccounts/NAME/token`: issues tokens; and the documents by which others check them.
+
+use auth::{Bound, Claims, DEFAULT_SECONDS, ISSUER, SHORTEST_SECONDS};
+use bytes::Bytes;
+use client::{Body, clock};
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use object_model::{ApiError, FieldError, FieldPath, meta, time};
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::request::ResourceRequest;
+use crate::served::{Served, schema_of};
+use crate::table::Include;
+use crate::{ApiServer, respond};
+
+/// The longest life that may be asked for, in seconds (upstream's limit).
+const LONGEST_SECONDS: i64 = 1 << 32;
+
+impl ApiServer {
+    /// Issues a token.
+    pub(crate) fn issue_token(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        body: &Bytes,
+    ) -> Result<Response<Body>, ApiError> {
+        let type_name = "authentication.v1.TokenRequest";
+        let mut asked = cx.decode(schema_of(type_name)?, body)?;
+        let account = self
+            .stored_object(served.row.plural, &request.namespace, &request.name)?
+            .ok_or_else(|| served.not_found(&request.name))?;
+        let path = FieldPath::new("spec").child("expirationSeconds");
+        let seconds = asked["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
+        let refuse = |why: &str| {
+            let error = FieldError::invalid(&path, seconds, why);
+            Err(ApiError::invalid("authentication.k8s.io", "TokenRequest", "", &[error]))
+        };
+        if seconds < SHORTEST_SECONDS {
+            return refuse("may not specify a duration less than 10 minutes");
+        }
+        if seconds > LONGEST_SECONDS {
+            return refuse("may not specify a duration larger than 2^32 seconds");
+        }
+        let mut audiences: Vec<String> = asked["spec"]["audiences"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|audience| audience.as_str().map(str::to_owned))
+            .collect();
+        if audiences.is_empty() {
+            audiences.push(ISSUER.to_owned());
+        }
+        let (bound, node) = self.bound(cx, request, &asked["spec"]["boundObjectRef"])?;
+        let issued = clock::now().as_second();
+        let claims = Claims {
+            namespace: request.namespace.clone(),
+            account: request.name.clone(),
+            account_uid: meta::uid(&account).to_owned(),
+            bound,
+            node,
+            audiences,
+            issued,
+            expires: issued + seconds,
+            id: uuid::Uuid::new_v4().to_string(),
+        };
+        let token = self.tokens.sign(&claims).map_err(|error| ApiError::internal(format!("{error:#}")))?;
+        let end = Timestamp::from_second(claims.expires).map_err(ApiError::internal)?;
+        asked["apiVersion"] = "authentication.k8s.io/v1".into();
+        asked["kind"] = "TokenRequest".into();
+        asked["metadata"] = json!({
+            "name": request.name, "namespace": request.namespace, "creationTimestamp": time::seconds(clock::now()),
+        });
+        asked["spec"]["audiences"] = json!(claims.audiences);
+        asked["spec"]["expirationSeconds"] = seconds.into();
+        asked["status"] = json!({"token": token, "expirationTimestamp": time::seconds(end)});
+        respond::object(&cx.accept, None, type_name, StatusCode::CREATED, &asked, Include::None)
+    }
+
+    /// What the token is to end with, and the node that is on.
+    #[allow(clippy::type_complexity, reason = "two parts of one claim")]
+    fn bound(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        reference: &Value,
+    ) -> Result<(Option<Bound>, Option<(String, String)>), ApiError> {
+        let node_asks = cx.user.is_in("system:nodes");
+        let refused = |why: &str| {
+            Err(ApiError::forbidden("", "serviceaccounts/token", &request.name, format!("node requested {why}")))
+        };
+        if !reference.is_object() {
+            return if node_asks { refused("token not bound to a pod") } else { Ok((None, None)) };
+        }
+        let text = |field: &str| reference[field].as_str().unwrap_or_default();
+        let (resource, kind) = match text("kind") {
+            "Pod" => ("pods", "pod"),
+            "Secret" if !node_asks => ("secrets", "secret"),
+            _ if node_asks => return refused("token not bound to a pod"),
+            other => {
+                return Err(ApiError::bad_request(format!(
+                    "cannot bind token for serviceaccount {:?} to type {:?} with name {:?}",
+                    request.name,
+                    format!("{}, Kind={other}", text("apiVersion")),
+                    text("name")
+                )));
+            }
+        };
+        let name = text("name");
+        let object = self
+            .stored_object(resource, &request.namespace, name)?
+            .ok_or_else(|| ApiError::not_found("", resource, name))?;
+        let uid = meta::uid(&object);
+        if !text("uid").is_empty() && text("uid") != uid {
+            let why = format!(
+                "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
+                text("uid")
+            );
+            return Err(ApiError::conflict("", resource, name, why));
+        }
+        let bound = Bound { kind: kind.to_owned(), name: name.to_owned(), uid: uid.to_owned() };
+        if kind != "pod" {
+            return Ok((Some(bound), None));
+        }
+        if object["spec"]["serviceAccountName"] != request.name.as_str() {
+            return Err(ApiError::bad_request(format!(
+                "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                request.name
+            )));
+        }
+        let node = object["spec"]["nodeName"].as_str().unwrap_or_default();
+        if node_asks && cx.user.name != format!("system:node:{node}") {
+            return refused("token bound to a pod scheduled on a different node");
+        }
+        let node =
+            self.stored_object("nodes", "", node)?.map(|object| (node.to_owned(), meta::uid(&object).to_owned()));
+        Ok((Some(bound), node))
+    }
+
+    /// The documents of OpenID Connect discovery, by which others check tokens; `None` for other paths.
+    pub(crate) fn issuer_document(&self, path: &str) -> Option<Response<Body>> {
+        match path.trim_end_matches('/') {
+            "/.well-known/openid-configuration" => Some(respond::json_value(
+                StatusCode::OK,
+                &json!({
+                    "issuer": ISSUER, "jwks_uri": format!("https://{}/openid/v1/jwks", self.address),
+                    "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
+                    "id_token_signing_alg_values_supported": ["ES256"],
+                }),
+            )),
+            "/openid/v1/jwks" => {
+                Some(respond::typed(StatusCode::OK, "application/jwk-set+json", self.tokens.key_set().to_string()))
+            }
+            _ => None,
+        }
+    }
+}

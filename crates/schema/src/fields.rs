@@ -1,0 +1,529 @@
+//! Sets of fields, as `metadata.managedFields` names them, and what server-side apply does with them: which fields an
+//! object sets, what two versions of it differ in, how a configuration is merged into an object, and what is taken out
+//! again. After upstream's structured merge: structs and maps are merged by key, lists as their type says.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use crate::{Field, Shape, Type};
+
+/// A set of fields: a tree whose edges are path elements in the notation of `FieldsV1`: `f:name` of an object, `k:{…}` by
+/// the keys of a list element, `v:…` by its value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FieldSet {
+    /// Whether the path to here is itself in the set.
+    member: bool,
+    children: BTreeMap<String, FieldSet>,
+}
+
+/// What two versions of an object differ in.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Fields that are new or have another value.
+    pub changed: FieldSet,
+    /// Fields that are gone.
+    pub removed: FieldSet,
+}
+
+/// How values of a place are merged.
+enum Relation {
+    /// As a whole.
+    Leaf,
+    /// By the fields of a struct.
+    Struct,
+    /// By key.
+    Map(&'static Type),
+    /// A list in which a value is there or not.
+    Set,
+    /// A list whose elements are told apart by these fields.
+    Keyed(&'static Type, &'static [&'static str]),
+}
+
+fn relation(ty: &'static Type, field: Option<&'static Field>) -> Relation {
+    let atomic_map = field.is_some_and(|f| f.map_type == Some("atomic"));
+    match ty.shape() {
+        Shape::Struct(fields) if !fields.atomic && !atomic_map => Relation::Struct,
+        Shape::Map(value) if !atomic_map => Relation::Map(value),
+        Shape::List(element) => match field.and_then(|f| f.list_type) {
+            Some("set") => Relation::Set,
+            Some("map") => Relation::Keyed(element, field.map_or(&[][..], |f| &f.list_map_keys)),
+            _ => Relation::Leaf,
+        },
+        _ => Relation::Leaf,
+    }
+}
+
+/// The type and the field of a member of an object at a place with this relation.
+fn member_type(ty: &'static Type, relation: &Relation, name: &str) -> Option<(&'static Type, Option<&'static Field>)> {
+    match relation {
+        Relation::Struct => ty.field(name).map(|field| (field.ty, Some(field))),
+        Relation::Map(value) => Some((*value, None)),
+        _ => None,
+    }
+}
+
+/// The path element of a list element by its keys. A key that is left out counts with its default.
+fn key_of(element: &'static Type, keys: &[&str], item: &Value) -> Option<String> {
+    let mut parts = BTreeMap::new();
+    for key in keys {
+        let value = match item.get(*key).filter(|value| !value.is_null()) {
+            Some(value) => value.clone(),
+            None => match element.field(key).and_then(|field| field.default) {
+                Some(text) => serde_json::from_str(text).ok()?,
+                None => continue,
+            },
+        };
+        parts.insert(*key, value);
+    }
+    if parts.is_empty() { None } else { serde_json::to_string(&parts).ok().map(|text| format!("k:{text}")) }
+}
+
+/// The elements of a list, each with its path element.
+fn elements<'a>(relation: &Relation, list: &'a [Value]) -> Vec<(String, &'a Value)> {
+    list.iter()
+        .enumerate()
+        .map(|(index, item)| {
+            let key = match relation {
+                Relation::Keyed(element, keys) => key_of(element, keys, item),
+                _ => Some(format!("v:{item}")),
+            };
+            (key.unwrap_or_else(|| format!("i:{index}")), item)
+        })
+        .collect()
+}
+
+fn element_type(relation: &Relation) -> Option<&'static Type> {
+    match relation {
+        Relation::Keyed(element, _) => Some(element),
+        _ => None,
+    }
+}
+
+impl FieldSet {
+    /// The fields that an object sets.
+    pub fn of(ty: &'static Type, object: &Value) -> Self {
+        let mut set = Self::default();
+        set.add(ty, None, object);
+        set
+    }
+
+    fn add(&mut self, ty: &'static Type, field: Option<&'static Field>, value: &Value) {
+        let relation = relation(ty, field);
+        match (&relation, value) {
+            (Relation::Struct | Relation::Map(_), Value::Object(object)) => {
+                for (name, value) in object {
+                    let child = self.child(format!("f:{name}"));
+                    match member_type(ty, &relation, name) {
+                        Some((ty, field)) => child.add(ty, field, value),
+                        None => child.member = true,
+                    }
+                    let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
+                    if empty || matches!(relation, Relation::Map(_)) {
+                        child.member = true;
+                    }
+                }
+            }
+            (Relation::Set | Relation::Keyed(..), Value::Array(list)) => {
+                for (key, item) in elements(&relation, list) {
+                    let child = self.child(key);
+                    child.member = true;
+                    if let Some(element) = element_type(&relation) {
+                        child.add(element, None, item);
+                    }
+                }
+            }
+            _ => self.member = true,
+        }
+    }
+
+    fn child(&mut self, element: String) -> &mut Self {
+        self.children.entry(element).or_default()
+    }
+
+    /// Reads `fieldsV1`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_json(value: &Value) -> Result<Self, String> {
+        let mut set = Self::default();
+        let object = value.as_object().ok_or_else(|| format!("fieldsV1 is an object, not {value}"))?;
+        for (key, value) in object {
+            if key == "." {
+                set.member = true;
+            } else if ["f:", "k:", "v:", "i:"].iter().any(|kind| key.starts_with(kind)) {
+                let mut child = Self::from_json(value)?;
+                // A path that leads nowhere further is in the set.
+                child.member |= child.children.is_empty();
+                set.children.insert(key.clone(), child);
+            } else {
+                return Err(format!("{key:?} is no path element of fieldsV1"));
+            }
+        }
+        Ok(set)
+    }
+
+    /// Writes `fieldsV1`.
+    pub fn to_json(&self) -> Value {
+        let own = (self.member && !self.children.is_empty()).then(|| (".".to_owned(), Value::Object(Map::new())));
+        let children = self.children.iter().map(|(key, child)| (key.clone(), child.to_json()));
+        Value::Object(own.into_iter().chain(children).collect())
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        !self.member && self.children.values().all(Self::is_empty)
+    }
+
+    /// Takes in all of another set.
+    pub fn unite(&mut self, other: &Self) {
+        self.member |= other.member;
+        for (key, child) in &other.children {
+            self.child(key.clone()).unite(child);
+        }
+    }
+
+    /// Takes out all that another set holds.
+    pub fn subtract(&mut self, other: &Self) {
+        self.member &= !other.member;
+        for (key, theirs) in &other.children {
+            if let Some(own) = self.children.get_mut(key) {
+                own.subtract(theirs);
+                if own.is_empty() {
+                    self.children.remove(key);
+                }
+            }
+        }
+    }
+
+    /// What both sets hold.
+    pub fn intersection(&self, other: &Self) -> Self {
+        let children = self.children.iter().filter_map(|(key, own)| {
+            let both = own.intersection(other.children.get(key)?);
+            (!both.is_empty()).then(|| (key.clone(), both))
+        });
+        Self { member: self.member && other.member, children: children.collect() }
+    }
+
+    /// Takes out a path of field names, with all below it.
+    pub fn remove(&mut self, path: &[&str]) {
+        let Some((first, rest)) = path.split_first() else { return };
+        let key = format!("f:{first}");
+        if rest.is_empty() {
+            self.children.remove(&key);
+        } else if let Some(child) = self.children.get_mut(&key) {
+            child.remove(rest);
+            if child.is_empty() {
+                self.children.remove(&key);
+            }
+        }
+    }
+
+    /// Keeps only one field of the object, with all below it.
+    pub fn keep_only(&mut self, field: &str) {
+        let key = format!("f:{field}");
+        self.children.retain(|element, _| *element == key);
+    }
+
+    /// All paths in it, as people read them: `.spec.template.spec.containers[name="web"].image`.
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        self.collect("", &mut paths);
+        paths
+    }
+
+    fn collect(&self, prefix: &str, paths: &mut Vec<String>) {
+        if self.member {
+            paths.push(prefix.to_owned());
+        }
+        for (key, child) in &self.children {
+            child.collect(&format!("{prefix}{}", Element(key)), paths);
+        }
+    }
+}
+
+/// A path element as people read it.
+struct Element<'a>(&'a str);
+
+impl fmt::Display for Element<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, text) = self.0.split_once(':').unwrap_or(("f", self.0));
+        match kind {
+            "f" => write!(f, ".{text}"),
+            "k" => {
+                let keys: BTreeMap<String, Value> = serde_json::from_str(text).unwrap_or_default();
+                let keys: Vec<String> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                write!(f, "[{}]", keys.join(","))
+            }
+            "v" => write!(f, "[={text}]"),
+            _ => write!(f, "[{text}]"),
+        }
+    }
+}
+
+/// What `new` differs from `old` in.
+pub fn compare(ty: &'static Type, old: &Value, new: &Value) -> Difference {
+    let mut difference = Difference::default();
+    difference_of(ty, None, old, new, &mut difference.changed, &mut difference.removed);
+    difference
+}
+
+fn difference_of(
+    ty: &'static Type,
+    field: Option<&'static Field>,
+    old: &Value,
+    new: &Value,
+    changed: &mut FieldSet,
+    removed: &mut FieldSet,
+) {
+    if old == new {
+        return;
+    }
+    let relation = relation(ty, field);
+    match (&relation, old, new) {
+        (Relation::Struct | Relation::Map(_), Value::Object(_) | Value::Null, Value::Object(_) | Value::Null) => {
+            let empty = Map::new();
+            let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
+            for (name, value) in new {
+                let key = format!("f:{name}");
+                let member = member_type(ty, &relation, name);
+                let mut inner = (FieldSet::default(), FieldSet::default());
+                match (old.get(name), member) {
+                    (Some(was), Some((ty, field))) => {
+                        difference_of(ty, field, was, value, &mut inner.0, &mut inner.1);
+                    }
+                    (Some(was), None) => inner.0.member = was != value,
+                    (None, Some((ty, field))) => {
+                        inner.0.add(ty, field, value);
+                        inner.0.member = true;
+                    }
+                    (None, None) => inner.0.member = true,
+                }
+                put(changed, &key, inner.0);
+                put(removed, &key, inner.1);
+            }
+            for (name, was) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
+                let mut gone = FieldSet { member: true, ..FieldSet::default() };
+                if let Some((ty, field)) = member_type(ty, &relation, name) {
+                    gone.add(ty, field, was);
+                }
+                put(removed, &format!("f:{name}"), gone);
+            }
+        }
+        (Relation::Set | Relation::Keyed(..), Value::Array(_) | Value::Null, Value::Array(_) | Value::Null) => {
+            let none = Vec::new();
+            let (old, new) = (old.as_array().unwrap_or(&none), new.as_array().unwrap_or(&none));
+            let (old, new) = (elements(&relation, old), elements(&relation, new));
+            for (key, item) in &new {
+                let mut inner = (FieldSet::default(), FieldSet::default());
+                match old.iter().find(|(k, _)| k == key) {
+                    Some((_, was)) => {
+                        if let Some(element) = element_type(&relation) {
+                            difference_of(element, None, was, item, &mut inner.0, &mut inner.1);
+                        }
+                    }
+                    None => {
+                        inner.0.member = true;
+                        if let Some(element) = element_type(&relation) {
+                            inner.0.add(element, None, item);
+                        }
+                    }
+                }
+                put(changed, key, inner.0);
+                put(removed, key, inner.1);
+            }
+            for (key, was) in old.iter().filter(|(key, _)| !new.iter().any(|(k, _)| k == key)) {
+                let mut gone = FieldSet { member: true, ..FieldSet::default() };
+                if let Some(element) = element_type(&relation) {
+                    gone.add(element, None, was);
+                }
+                put(removed, key, gone);
+            }
+        }
+        _ => changed.member = true,
+    }
+}
+
+fn put(set: &mut FieldSet, key: &str, inner: FieldSet) {
+    if !inner.is_empty() {
+        set.child(key.to_owned()).unite(&inner);
+    }
+}
+
+/// Merges a configuration into an object: what the configuration says wins, what it does not mention stays.
+pub fn merge_configuration(ty: &'static Type, live: &Value, configuration: &Value) -> Value {
+    merge(ty, None, live, configuration)
+}
+
+fn merge(ty: &'static Type, field: Option<&'static Field>, live: &Value, wanted: &Value) -> Value {
+    let relation = relation(ty, field);
+    match (&relation, live, wanted) {
+        (Relation::Struct | Relation::Map(_), Value::Object(live), Value::Object(wanted)) => {
+            let mut merged = live.clone();
+            for (name, value) in wanted {
+                let value = match (live.get(name), member_type(ty, &relation, name)) {
+                    (Some(old), Some((ty, field))) => merge(ty, field, old, value),
+                    _ => value.clone(),
+                };
+                merged.insert(name.clone(), value);
+            }
+            Value::Object(merged)
+        }
+        (Relation::Set | Relation::Keyed(..), Value::Array(live), Value::Array(wanted)) => {
+            merge_list(&relation, live, wanted)
+        }
+        _ => wanted.clone(),
+    }
+}
+
+/// Joins two lists: the elements of the configuration come in its order, those of the object alone stay where they were
+/// between them.
+fn merge_list(relation: &Relation, live: &[Value], wanted: &[Value]) -> Value {
+    let (live, wanted) = (elements(relation, live), elements(relation, wanted));
+    let is_wanted = |key: &String| wanted.iter().any(|(k, _)| k == key);
+    let mut merged = Vec::new();
+    let mut rest = live.iter().peekable();
+    for (key, item) in &wanted {
+        let old = live.iter().find(|(k, _)| k == key).map(|(_, old)| *old);
+        if old.is_some() {
+            // What the object alone has before this element stays before it.
+            while let Some((other, value)) = rest.next_if(|(k, _)| k != key) {
+                if !is_wanted(other) {
+                    merged.push((*value).clone());
+                }
+            }
+            rest.next();
+        }
+        merged.push(match (old, element_type(relation)) {
+            (Some(old), Some(element)) => merge(element, None, old, item),
+            _ => (*item).clone(),
+        });
+    }
+    merged.extend(rest.filter(|(key, _)| !is_wanted(key)).map(|(_, value)| (*value).clone()));
+    Value::Array(merged)
+}
+
+/// Takes out of an object what was in `last` and is in `kept` no more, each with all below it.
+pub fn prune(ty: &'static Type, object: &mut Value, last: &FieldSet, kept: &FieldSet) {
+    prune_at(ty, None, object, last, kept);
+}
+
+fn prune_at(ty: &'static Type, field: Option<&'static Field>, value: &mut Value, last: &FieldSet, kept: &FieldSet) {
+    let relation = relation(ty, field);
+    for (key, gone) in &last.children {
+        let keeper = kept.children.get(key);
+        match value {
+            Value::Object(object) => {
+                let Some(name) = key.strip_prefix("f:") else { continue };
+                match (keeper, object.get_mut(name), member_type(ty, &relation, name)) {
+                    (None, _, _) => {
+                        object.remove(name);
+                    }
+                    (Some(kept), Some(inner), Some((ty, field))) => prune_at(ty, field, inner, gone, kept),
+                    _ => {}
+                }
+            }
+            Value::Array(list) => {
+                let at = elements(&relation, list).iter().position(|(k, _)| k == key);
+                match (keeper, at, element_type(&relation)) {
+                    (None, Some(at), _) => {
+                        list.remove(at);
+                    }
+                    (Some(kept), Some(at), Some(element)) => prune_at(element, None, &mut list[at], gone, kept),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::type_named;
+
+    fn deployment() -> &'static Type {
+        type_named("apps.v1.Deployment").expect("a type")
+    }
+
+    fn object(containers: Value) -> Value {
+        json!({"metadata": {"labels": {"a": "1"}}, "spec": {"template": {"spec": {"containers": containers}}}})
+    }
+
+    #[test]
+    fn a_set_names_what_an_object_sets_and_survives_json() {
+        let set = FieldSet::of(
+            deployment(),
+            &object(json!([{"name": "web", "image": "i", "args": ["x"], "ports": [{"containerPort": 80}]}])),
+        );
+        let json = set.to_json();
+        assert_eq!(
+            json,
+            json!({
+                "f:metadata": {"f:labels": {"f:a": {}}},
+                "f:spec": {"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"web\"}": {
+                    ".": {}, "f:args": {}, "f:image": {}, "f:name": {},
+                    "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}},
+                }}}}},
+            })
+        );
+        assert_eq!(FieldSet::from_json(&json), Ok(set.clone()));
+        assert!(set.paths().contains(&".spec.template.spec.containers[name=\"web\"].image".to_owned()));
+        assert!(FieldSet::from_json(&json!({"x": {}})).is_err());
+    }
+
+    #[test]
+    fn a_difference_tells_new_changed_and_gone_fields_apart() {
+        let old = object(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]));
+        let new = object(json!([{"name": "a", "image": "2"}, {"name": "c"}]));
+        let difference = compare(deployment(), &old, &new);
+        let at = |rest: &str| format!(".spec.template.spec.containers{rest}");
+        assert_eq!(difference.changed.paths(), [at("[name=\"a\"].image"), at("[name=\"c\"]"), at("[name=\"c\"].name")]);
+        assert_eq!(difference.removed.paths(), [at("[name=\"b\"]"), at("[name=\"b\"].image"), at("[name=\"b\"].name")]);
+        assert_eq!(compare(deployment(), &old, &old), Difference::default());
+    }
+
+    #[test]
+    fn a_configuration_is_merged_by_keys_and_keeps_the_order_of_both() {
+        let live = object(json!([{"name": "x", "image": "1"}, {"name": "a", "image": "1", "tty": true}]));
+        let wanted =
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "n"}, {"name": "a", "image": "2"}]}}}});
+        let merged = merge_configuration(deployment(), &live, &wanted);
+        assert_eq!(
+            merged,
+            object(json!([{"name": "n"}, {"name": "x", "image": "1"}, {"name": "a", "image": "2", "tty": true}]))
+        );
+    }
+
+    #[test]
+    fn what_nobody_keeps_is_taken_out_with_all_below_it() {
+        let last =
+            FieldSet::of(deployment(), &object(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}])));
+        let kept =
+            FieldSet::of(deployment(), &json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}]}}}}));
+        let mut live =
+            object(json!([{"name": "a", "image": "1", "tty": true}, {"name": "b", "image": "1", "tty": true}]));
+        prune(deployment(), &mut live, &last, &kept);
+        assert_eq!(live, json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "tty": true}]}}}}));
+    }
+
+    #[test]
+    fn sets_can_be_joined_and_taken_apart() {
+        let of = |object: Value| FieldSet::of(deployment(), &object);
+        let (a, b) = (of(json!({"spec": {"replicas": 1, "paused": true}})), of(json!({"spec": {"replicas": 2}})));
+        assert_eq!(a.intersection(&b).paths(), [".spec.replicas"]);
+        let mut rest = a.clone();
+        rest.subtract(&b);
+        assert_eq!(rest.paths(), [".spec.paused"]);
+        rest.unite(&b);
+        assert_eq!(rest, a);
+        rest.remove(&["spec", "paused"]);
+        assert_eq!(rest, b);
+        rest.remove(&["spec", "replicas"]);
+        assert!(rest.is_empty() && rest == FieldSet::default());
+    }
+}
