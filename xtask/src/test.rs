@@ -30,6 +30,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     images::make()?;
     clients::kubectl()?;
     clients::second_kubectl()?;
+    clients::docker()?;
     host::say("Checking the format");
     cargo().args(["fmt", "--all", "--check"]).run()?;
     host::say("Checking the lints");

@@ -140,6 +140,24 @@ impl Context {
         self.judge(decoded).map_err(ApiError::bad_request)
     }
 
+    /// Reads the configuration of a server-side apply: YAML, or JSON, which is YAML as well.
+    ///
+    /// # Errors
+    /// 400 for a body that does not parse or, when strict, has unknown fields.
+    pub fn decode_configuration(&self, ty: &'static Type, body: &[u8]) -> Result<Value, ApiError> {
+        self.strictness()?;
+        let decoded = schema::decode_yaml(ty, body).map_err(|error| match error {
+            DecodeError::Malformed(text) => ApiError::bad_request(format!("error decoding YAML: {text}")),
+            DecodeError::Type { message, .. } => {
+                ApiError::bad_request(format!("failed to create typed patch object: {message}"))
+            }
+        })?;
+        if decoded.value["metadata"]["managedFields"].as_array().is_some_and(|list| !list.is_empty()) {
+            return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+        }
+        self.judge(decoded).map_err(ApiError::bad_request)
+    }
+
     /// Reads what a patch made of an object.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod delete;
 mod discovery;
 mod health;
 mod impersonate;
+mod managers;
 mod openapi;
 mod read;
 mod request;
@@ -107,6 +108,9 @@ impl ApiServer {
         let service = tower::service_fn(move |mut request: Request<Body>| {
             let server = server.clone();
             request.extensions_mut().insert(user.clone());
+            if let Ok(agent) = HeaderValue::from_str(component(&user)) {
+                request.headers_mut().entry(header::USER_AGENT).or_insert(agent);
+            }
             async move { Ok::<_, BoxError>(server.handle(request).await) }
         });
         Client::new(ApiService::new(service))
@@ -284,6 +288,16 @@ impl ApiServer {
         tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
             Err(ApiError::new(Reason::Timeout, "Timeout: request did not complete within the allotted timeout"))
         })
+    }
+}
+
+/// The name by which a component inside the process manages fields: that of its program upstream.
+fn component(user: &User) -> &str {
+    match (user.service_account(), user.name.strip_prefix("system:")) {
+        (Some(("kube-system", _)), _) => "kube-controller-manager",
+        (_, Some(rest)) if rest.starts_with("node:") => "kubelet",
+        (_, Some(rest)) => rest,
+        _ => &user.name,
     }
 }
 

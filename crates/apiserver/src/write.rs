@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use client::{Body, clock};
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, header};
 use object_model::{ApiError, FieldError, FieldPath, Reason, meta, names, time};
 use serde_json::{Value, json};
 use store::{Durability, Entry, Expect, Op, StoreError, Write};
 
 use crate::claims::Taken;
 use crate::context::{Context, unsupported_media_type};
+use crate::managers::{self, Writer};
 use crate::request::ResourceRequest;
 use crate::served::{Served, schema_of};
 use crate::table::Include;
@@ -18,9 +19,11 @@ use crate::{ApiServer, admission, respond, stored};
 const NAME_TRIES: usize = 8;
 /// How often a write is tried anew on what another write left (upstream's number for patches).
 const CONFLICT_TRIES: usize = 5;
+/// Server-side apply, as a content type.
+const APPLY: &str = "application/apply-patch+yaml";
 /// The kinds of patch there are.
-const PATCH_TYPES: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const PATCH_TYPES: [&str; 4] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", APPLY];
 
 impl ApiServer {
     /// `POST` to a collection: reads, completes, judges and stores one object.
@@ -35,7 +38,7 @@ impl ApiServer {
             return Err(ApiError::method_not_allowed());
         }
         let object = cx.decode(served.ty, &body)?;
-        let object = self.insert(cx, request, served, object).await?;
+        let object = self.insert(cx, request, served, object, Managers::None).await?;
         written(cx, served, StatusCode::CREATED, &object)
     }
 
@@ -45,13 +48,17 @@ impl ApiServer {
         request: &ResourceRequest,
         served: &Served,
         mut object: Value,
+        managers: Managers,
     ) -> Result<Value, ApiError> {
         check_identity(served, request, &mut object)?;
         if !meta::resource_version(&object).is_empty() {
             return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink"] {
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             meta::set(&mut object, field, Value::Null);
+        }
+        if managers == Managers::None {
+            meta::set(&mut object, "managedFields", Value::Null);
         }
         meta::set(&mut object, "uid", uuid::Uuid::new_v4().to_string());
         meta::set(&mut object, "creationTimestamp", time::seconds(clock::now()));
@@ -112,7 +119,7 @@ impl ApiServer {
         let wanted = cx.decode(served.ty, &body)?;
         let missing = self.store.get(&served.key(&request.namespace, &request.name)).is_none();
         if missing && served.row.create_by_update && request.subresource.is_empty() {
-            let object = self.insert(cx, request, served, wanted).await?;
+            let object = self.insert(cx, request, served, wanted, Managers::None).await?;
             return respond::object(
                 &cx.accept,
                 Some(served),
@@ -150,8 +157,16 @@ impl ApiServer {
     ) -> Result<Response<Body>, ApiError> {
         let ty = if request.subresource == "scale" { schema_of("autoscaling.v1.Scale")? } else { served.ty };
         let content_type = cx.content_type().to_owned();
-        if !PATCH_TYPES.contains(&content_type.as_str()) {
+        if !PATCH_TYPES.contains(&content_type.as_str()) || (request.subresource == "scale" && content_type == APPLY) {
             return Err(unsupported_media_type(&PATCH_TYPES));
+        }
+        if content_type == APPLY {
+            return self.apply(cx, request, served, &body).await;
+        }
+        if cx.query.has("force") {
+            let path = FieldPath::new("force");
+            let error = FieldError::forbidden(&path, "may not be specified for non-apply patch");
+            return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
         }
         let patch: Value =
             serde_json::from_slice(&body).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
@@ -177,6 +192,38 @@ impl ApiServer {
             return self.modify_scale(cx, request, served, apply).await;
         }
         let object = self.modify(cx, request, served, apply).await?;
+        written(cx, served, StatusCode::OK, &object)
+    }
+
+    /// Server-side apply: the object becomes what the configuration says, and what is not there is created.
+    async fn apply(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        body: &[u8],
+    ) -> Result<Response<Body>, ApiError> {
+        let manager = managers::name_of(cx.query.get("fieldManager"), "", true)?;
+        let api_version = served.api_version();
+        let writer = writer(served, request, manager, &api_version);
+        let force = cx.query.flag("force");
+        let configuration = cx.decode_configuration(served.ty, body)?;
+        let is_there = || self.store.get(&served.key(&request.namespace, &request.name)).is_some();
+        if request.subresource.is_empty() && !is_there() {
+            let object = managers::apply(&writer, served.ty, &Value::Null, &configuration, force)?;
+            match self.insert(cx, request, served, object, Managers::Given).await {
+                Ok(object) => return written(cx, served, StatusCode::CREATED, &object),
+                // Somebody else was first.
+                Err(error) if error.reason == Reason::AlreadyExists && is_there() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let change = |current: &Value| {
+            let mut object = managers::apply(&writer, served.ty, current, &configuration, force)?;
+            meta::set(&mut object, "resourceVersion", meta::resource_version(&configuration));
+            Ok(object)
+        };
+        let object = self.modify(cx, request, served, change).await?;
         written(cx, served, StatusCode::OK, &object)
     }
 
@@ -238,6 +285,12 @@ impl ApiServer {
                 ));
             }
             let mut object = self.prepare(served, request, wanted, &current)?;
+            if cx.content_type() != APPLY {
+                let agent = cx.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+                let manager = managers::name_of(cx.query.get("fieldManager"), agent, false)?;
+                let api_version = served.api_version();
+                managers::track(&writer(served, request, manager, &api_version), served.ty, &current, &mut object);
+            }
             admission::admit_update(self, &cx.user, served, &request.namespace, &object, &current)?;
             if stored::same(&object, &current) || cx.dry_run()? {
                 return Ok(object);
@@ -279,7 +332,6 @@ impl ApiServer {
             "deletionGracePeriodSeconds",
             "generateName",
             "generation",
-            "managedFields",
             "resourceVersion",
         ] {
             meta::set(&mut wanted, field, current["metadata"][field].clone());
@@ -424,6 +476,20 @@ impl ApiServer {
             return respond::created(&cx.accept);
         }
     }
+}
+
+/// Whose the managers of a new object are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Managers {
+    /// There are none yet.
+    None,
+    /// An apply has noted itself.
+    Given,
+}
+
+fn writer<'a>(served: &Served, request: &'a ResourceRequest, name: &'a str, api_version: &'a str) -> Writer<'a> {
+    let has_status = served.row.has_status;
+    Writer { name, api_version, subresource: &request.subresource, has_status, now: clock::now() }
 }
 
 /// A written object as the client wants it.

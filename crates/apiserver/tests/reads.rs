@@ -224,7 +224,7 @@ async fn a_patch_that_cannot_be_is_refused_with_the_code_of_its_fault() {
         (r#"[{"op":"add","path":"/data","value":5}]"#, "application/json-patch+json", 422),
         (r#"{"metadata":{"name":"y"}}"#, "application/merge-patch+json", 400),
         (r#"{"metadata":{"uid":"y"}}"#, "application/merge-patch+json", 409),
-        ("a: b", "application/apply-patch+yaml", 415),
+        ("a: b", "application/apply-patch+yaml", 422),
         ("{}", "application/json", 415),
     ] {
         let path = format!("{MAPS}/x");

@@ -34,8 +34,24 @@ const START_ERROR: i32 = 128;
 /// Exit code of a container whose end nobody saw.
 const UNKNOWN: i32 = 255;
 
+/// What a caller other than CRI says of a container beside CRI's words.
+#[derive(Default)]
+pub(crate) struct Beside {
+    /// Its id; a new one if empty.
+    pub id: String,
+    pub owner: String,
+    /// Directory of the writable layer.
+    pub writable: String,
+    /// Number of the signal that asks it to stop.
+    pub stop_signal: Option<i32>,
+}
+
 impl Engine {
-    pub(crate) async fn create_container(&self, request: v1::CreateContainerRequest) -> Result<String, Status> {
+    pub(crate) async fn create_container(
+        &self,
+        request: v1::CreateContainerRequest,
+        beside: Beside,
+    ) -> Result<String, Status> {
         let config = request.config.ok_or_else(|| Status::invalid_argument("the container has no configuration"))?;
         if config.metadata.is_none() {
             return Err(Status::invalid_argument("the container has no metadata"));
@@ -50,8 +66,10 @@ impl Engine {
         let image = self.images.resolve(&name).ok_or_else(|| Status::not_found(format!("image {name:?} not found")))?;
         let lower = self.images.lower_dirs(&image).await.map_err(crate::status)?;
 
-        let id = new_id();
-        let stop_signal = convert::signal(config.stop_signal())
+        let id = if beside.id.is_empty() { new_id() } else { beside.id };
+        let stop_signal = beside
+            .stop_signal
+            .or_else(|| convert::signal(config.stop_signal()))
             .or_else(|| convert::signal_named(image.config.config().as_ref()?.stop_signal().as_ref()?))
             .unwrap_or(SIGTERM);
         let log_path = match (sandbox_record.config().log_directory.as_str(), config.log_path.as_str()) {
@@ -69,6 +87,8 @@ impl Engine {
             log_path,
             stop_signal,
             id: id.clone(),
+            owner: beside.owner,
+            writable: beside.writable,
             ..ContainerRecord::default()
         };
         let image_id = image.id.clone();
@@ -106,13 +126,17 @@ impl Engine {
         lower: Vec<PathBuf>,
         shim: &Shim,
     ) -> Result<ContainerRecord> {
-        let data = self.container_data(&record.id);
+        let (data, writable) = (self.container_data(&record.id), self.writable(&record));
+        fs::create_dir_all(&data).with_context(|| format!("make {}", data.display()))?;
+        let fresh = !writable.join("upper").exists();
         for dir in ["upper", "work", "rootfs"] {
-            fs::create_dir_all(data.join(dir)).with_context(|| format!("make {}", data.join(dir).display()))?;
+            fs::create_dir_all(writable.join(dir)).with_context(|| format!("make {}", writable.join(dir).display()))?;
         }
-        // A root that others may not enter would lock out every plain user.
-        fs::set_permissions(data.join("upper"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .context("open the writable layer")?;
+        if fresh {
+            // A root that others may not enter would lock out every plain user.
+            fs::set_permissions(writable.join("upper"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+                .context("open the writable layer")?;
+        }
         record::write(&data, &record)?;
         let spec = self.container_spec(&record, sandbox, image, lower)?;
         let (_, identity) = shim.create(spec)?;
@@ -167,7 +191,7 @@ impl Engine {
         let (capabilities, ambient_capabilities) = convert::capabilities(&security)?;
         let image_cwd =
             image.config.config().as_ref().and_then(|config| config.working_dir().clone()).unwrap_or_default();
-        let data = self.container_data(&record.id);
+        let data = self.writable(record);
         Ok(ContainerSpec {
             id: record.id.clone(),
             rootfs: Rootfs {
@@ -176,6 +200,7 @@ impl Engine {
                 work: data.join("work"),
                 mountpoint: data.join("rootfs"),
                 readonly: security.readonly_rootfs,
+                durable: !record.writable.is_empty(),
             },
             args: convert::args(&config, &image.config),
             env: convert::env(&config, &image.config, &sandbox.config().hostname),
@@ -257,6 +282,7 @@ impl Engine {
             }
             record.finished_at = state.finished_at;
             record.exit_code = state.exit_code;
+            record.oom_killed = state.oom_killed;
             record.reason = match (state.oom_killed, state.exit_code) {
                 (true, _) => "OOMKilled".into(),
                 (false, 0) => "Completed".into(),
@@ -333,6 +359,11 @@ impl Engine {
             self.announce(&record.sandbox_id, &record.id, v1::ContainerEventType::ContainerDeletedEvent);
         }
         Ok(())
+    }
+
+    /// Where a container's writable layer is.
+    pub(crate) fn writable(&self, record: &ContainerRecord) -> PathBuf {
+        if record.writable.is_empty() { self.container_data(&record.id) } else { PathBuf::from(&record.writable) }
     }
 
     pub(crate) fn sweep_container(&self, record: &ContainerRecord) -> Result<()> {

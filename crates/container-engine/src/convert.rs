@@ -8,7 +8,7 @@ use isolation::{BindMount, PidMode, Propagation, User, capability, cgroup::Resou
 use oci_spec::image::ImageConfiguration;
 
 /// Paths that a container should not read, where the caller does not say.
-const MASKED: [&str; 9] = [
+pub(crate) const MASKED: [&str; 9] = [
     "/proc/asound",
     "/proc/acpi",
     "/proc/kcore",
@@ -21,7 +21,7 @@ const MASKED: [&str; 9] = [
 ];
 
 /// Paths that a container should not write, where the caller does not say.
-const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(crate) const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Devices that every container may use, in the form of the version 1 device list.
 const DEVICE_RULES: [&str; 10] = [
@@ -198,7 +198,7 @@ pub(crate) fn signal(signal: v1::Signal) -> Option<i32> {
 }
 
 /// The number of a signal such as `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3` or `SIGRTMINPLUS3`.
-pub(crate) fn signal_named(name: &str) -> Option<i32> {
+pub fn signal_named(name: &str) -> Option<i32> {
     if let Ok(number) = name.parse() {
         return (1..=64).contains(&number).then_some(number);
     }

@@ -12,10 +12,15 @@ mod record;
 mod runtime;
 mod sandboxes;
 mod server;
+mod single;
 mod stats;
 mod streaming;
 mod streams;
 mod watch;
+
+pub use convert::signal_named;
+pub use single::{Command, Network as SingleNetwork, Single, SingleSpec, Streams};
+pub use streams::Stream;
 
 use std::{
     collections::HashMap,

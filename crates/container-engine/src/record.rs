@@ -32,6 +32,12 @@ pub(crate) struct SandboxRecord {
     pub shim_pid: i32,
     #[prost(string, tag = "8")]
     pub ip: String,
+    /// Who made it, if not a caller of CRI; CRI does not list it then.
+    #[prost(string, tag = "9")]
+    pub owner: String,
+    /// It has a network of its own that leads nowhere.
+    #[prost(bool, tag = "10")]
+    pub unconnected: bool,
 }
 
 impl SandboxRecord {
@@ -97,6 +103,15 @@ pub(crate) struct ContainerRecord {
     pub stop_signal: i32,
     #[prost(message, optional, tag = "17")]
     pub resources: Option<v1::LinuxContainerResources>,
+    /// As that of its sandbox.
+    #[prost(string, tag = "18")]
+    pub owner: String,
+    /// Directory of its writable layer, if that is to outlive it; empty is one of its own.
+    #[prost(string, tag = "19")]
+    pub writable: String,
+    /// The kernel killed a process of it for want of memory.
+    #[prost(bool, tag = "20")]
+    pub oom_killed: bool,
 }
 
 impl ContainerRecord {

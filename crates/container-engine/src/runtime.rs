@@ -8,8 +8,8 @@ use isolation::ExecSpec;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    Container, Engine, Sandbox, blocking, convert, lock, now, sandboxes::note, status, streaming::Session, streams,
-    watch,
+    Container, Engine, Sandbox, blocking, containers::Beside, convert, lock, now, sandboxes::note, status,
+    streaming::Session, streams, watch,
 };
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -91,6 +91,7 @@ impl Engine {
         let all: Vec<_> = lock(&self.sandboxes).values().cloned().collect();
         let mut found: Vec<_> = all
             .iter()
+            .filter(|sandbox| lock(&sandbox.record).owner.is_empty())
             .map(|sandbox| self.sandbox_status(sandbox))
             .filter(|one| one.id.starts_with(&filter.id))
             .filter(|one| filter.state.as_ref().is_none_or(|state| state.state == one.state))
@@ -114,6 +115,7 @@ impl Engine {
         let all: Vec<_> = lock(&self.containers).values().cloned().collect();
         let mut found: Vec<_> = all
             .iter()
+            .filter(|container| lock(&container.record).owner.is_empty())
             .map(|container| {
                 let record = lock(&container.record).clone();
                 let (config, state) = (record.config(), record.state());
@@ -251,7 +253,7 @@ impl RuntimeService for Engine {
         &self,
         request: Request<v1::CreateContainerRequest>,
     ) -> Answer<v1::CreateContainerResponse> {
-        let container_id = Engine::create_container(self, request.into_inner()).await?;
+        let container_id = Engine::create_container(self, request.into_inner(), Beside::default()).await?;
         answer(v1::CreateContainerResponse { container_id })
     }
 

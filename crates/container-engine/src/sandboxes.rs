@@ -27,8 +27,9 @@ impl Engine {
     /// Makes a sandbox. What was made is undone if a later step fails.
     pub(crate) async fn run_sandbox(&self, request: v1::RunPodSandboxRequest) -> Result<String, Status> {
         let config = request.config.ok_or_else(|| Status::invalid_argument("the sandbox has no configuration"))?;
-        let metadata =
-            config.metadata.clone().ok_or_else(|| Status::invalid_argument("the sandbox has no metadata"))?;
+        if config.metadata.is_none() {
+            return Err(Status::invalid_argument("the sandbox has no metadata"));
+        }
         if !request.runtime_handler.is_empty() {
             let handler = &request.runtime_handler;
             return Err(Status::invalid_argument(format!("runtime handler {handler:?} is not known: use the default")));
@@ -37,13 +38,16 @@ impl Engine {
             id: new_id(),
             config: Some(config),
             created_at: now(),
-            complete: false,
-            stopped: false,
             runtime_handler: request.runtime_handler,
-            shim_pid: 0,
-            ip: String::new(),
+            ..SandboxRecord::default()
         };
+        self.bring_up(record).await
+    }
+
+    /// Makes the sandbox that a fresh record describes.
+    pub(crate) async fn bring_up(&self, record: SandboxRecord) -> Result<String, Status> {
         self.check_sandbox(&record)?;
+        let metadata = record.config().metadata.unwrap_or_default();
         let id = record.id.clone();
         let engine = self.arc();
         let half_made = record.clone();
@@ -114,7 +118,11 @@ impl Engine {
         if !record.host_network() {
             let namespace: OwnedFd =
                 fs::File::open(format!("/proc/{pid}/ns/net")).context("open the pod's network")?.into();
-            record.ip = self.network.attach(&record.id, &namespace)?.to_string();
+            if record.unconnected {
+                self.network.attach_to_nothing(&namespace)?;
+            } else {
+                record.ip = self.network.attach(&record.id, &namespace)?.to_string();
+            }
         }
         write_files(&run, &record)?;
         record.complete = true;

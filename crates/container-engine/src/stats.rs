@@ -32,7 +32,7 @@ impl Engine {
         let config = record.config();
         let usage = self.hierarchies.group(&record.cgroup).usage();
         let limit = record.resources.as_ref().and_then(|r| u64::try_from(r.memory_limit_in_bytes).ok());
-        let upper = self.container_data(&record.id).join("upper");
+        let upper = self.writable(&record).join("upper");
         let (bytes, inodes) = size_of(&upper);
         v1::ContainerStats {
             attributes: Some(v1::ContainerAttributes {

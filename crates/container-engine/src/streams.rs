@@ -10,14 +10,14 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 /// A pipe end or a terminal. One that is read and written is shared by reference.
-pub(crate) struct Stream {
+pub struct Stream {
     /// Tokio's pipes ask of a descriptor what a terminal offers as well: readiness, reads and writes.
     reader: Option<Receiver>,
     writer: Option<Sender>,
 }
 
 impl Stream {
-    pub fn new(fd: OwnedFd) -> Result<Self> {
+    pub(crate) fn new(fd: OwnedFd) -> Result<Self> {
         let flags = OFlag::from_bits_truncate(fcntl(fd.as_fd(), FcntlArg::F_GETFL).context("read stream flags")?);
         fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).context("set stream flags")?;
         let mode = flags & OFlag::O_ACCMODE;
@@ -43,6 +43,7 @@ impl Stream {
         }
     }
 
+    /// Writes all of it.
     pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         let writer = self.writer.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         while !bytes.is_empty() {
@@ -56,7 +57,7 @@ impl Stream {
     }
 
     /// Reads to the end into `all`, which keeps at most `most` bytes.
-    pub async fn collect(&self, all: &mut Vec<u8>, most: usize) -> io::Result<()> {
+    pub(crate) async fn collect(&self, all: &mut Vec<u8>, most: usize) -> io::Result<()> {
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let count = self.read(&mut buffer).await?;

@@ -50,7 +50,9 @@ impl Engine {
     /// A shim has gone, and its containers with it.
     async fn shim_ended(&self, id: &str) -> Result<()> {
         let Ok(sandbox) = self.sandbox(id) else { return Ok(()) };
-        if lock(&sandbox.shim).take().is_some() && !lock(&sandbox.record).stopped {
+        let record = lock(&sandbox.record).clone();
+        // One that is alone in its sandbox has its sandbox removed with its end.
+        if lock(&sandbox.shim).take().is_some() && !record.stopped && record.owner.is_empty() {
             tracing::info!(sandbox = id, "the pod's shim has ended");
         }
         for container in self.containers_of(id) {
@@ -61,6 +63,10 @@ impl Engine {
 
     /// Tells whoever listens what has happened to a container or, with its own id, to a sandbox.
     pub(crate) fn announce(&self, sandbox: &str, id: &str, kind: v1::ContainerEventType) {
+        // Callers of CRI hear of what is theirs.
+        if self.sandbox(sandbox).is_ok_and(|sandbox| !lock(&sandbox.record).owner.is_empty()) {
+            return;
+        }
         let event = v1::ContainerEventResponse {
             container_id: id.to_owned(),
             container_event_type: kind.into(),

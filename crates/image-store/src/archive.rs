@@ -44,10 +44,16 @@ impl ImageStore {
     /// Imports all images of a docker archive (plain, gzip or zstd) or an OCI layout (a directory, or an archive of one).
     /// All or nothing: after an error, the store is as before. Blocks while it reads.
     pub fn import(&self, path: &Path) -> anyhow::Result<Vec<Arc<Image>>> {
-        self.import_from(path).with_context(|| format!("import {}", path.display()))
+        let imported = self.import_from(path).with_context(|| format!("import {}", path.display()))?;
+        Ok(imported.into_iter().map(|(image, _)| image).collect())
     }
 
-    fn import_from(&self, path: &Path) -> anyhow::Result<Vec<Arc<Image>>> {
+    /// As [`import`](Self::import), with the references that the archive gave each image.
+    pub fn import_named(&self, path: &Path) -> anyhow::Result<Vec<(Arc<Image>, Vec<String>)>> {
+        self.import_from(path)
+    }
+
+    fn import_from(&self, path: &Path) -> anyhow::Result<Vec<(Arc<Image>, Vec<String>)>> {
         let source = Source::open(path, &self.tmp())?;
         let found = if source.has("manifest.json") {
             self.read_docker(&source)?
@@ -70,12 +76,12 @@ impl ImageStore {
         }
         let fresh: HashSet<String> =
             found.iter().map(|f| f.image.id.clone()).filter(|id| self.resolve(id).is_none()).collect();
-        let mut images = Vec::new();
+        let mut images: Vec<(Arc<Image>, Vec<String>)> = Vec::new();
         for found in found {
             match self.add(found.image, &found.references) {
-                Ok(image) => images.push(image),
+                Ok(image) => images.push((image, found.references)),
                 Err(error) => {
-                    for image in images.iter().filter(|image| fresh.contains(&image.id)) {
+                    for (image, _) in images.iter().filter(|(image, _)| fresh.contains(&image.id)) {
                         if let Err(undo) = self.remove(&image.id) {
                             tracing::error!("take back {} after a failed import: {undo}", image.id);
                         }

@@ -35,6 +35,8 @@ struct State {
     pins: HashMap<String, BTreeMap<String, usize>>,
     /// Digests and chain ids that someone is adding or using right now, and how many do.
     busy: HashMap<String, usize>,
+    /// Bytes of unpacked layers, by chain id, as far as somebody asked.
+    sizes: HashMap<String, u64>,
 }
 
 /// What a removal did.
@@ -327,6 +329,23 @@ impl ImageStore {
         Ok(Removed { untagged: vec![full], deleted: None, freed: 0 })
     }
 
+    /// Takes a name away and leaves the image, nameless if that was its last name.
+    pub fn forget_name(&self, reference: &str) -> Result<Removed, RemoveError> {
+        let full = Name::parse(reference)?.full();
+        let mut state = self.state();
+        let mut index = state.index.clone();
+        if !index.images.values_mut().any(|entry| entry.references.remove(&full)) {
+            return Err(RemoveError::NotFound(reference.to_owned()));
+        }
+        self.commit(&mut state, index)?;
+        Ok(Removed { untagged: vec![full], deleted: None, freed: 0 })
+    }
+
+    /// Who holds an image.
+    pub fn users(&self, id: &str) -> Vec<String> {
+        self.state().pins.get(id).map(|users| users.keys().cloned().collect()).unwrap_or_default()
+    }
+
     /// Removes an image with all its names, and the blobs and layers that no other image uses. Refused while pinned.
     pub fn remove(&self, name_or_id: &str) -> Result<Removed, RemoveError> {
         let mut state = self.state();
@@ -370,6 +389,27 @@ impl ImageStore {
                 state.pins.remove(id);
             }
         }
+    }
+
+    /// What an image stands on, by key, with the bytes of each on disk. Images that share a key share its bytes.
+    pub fn parts(&self, image: &Image) -> Vec<(String, u64)> {
+        let mut parts = Vec::new();
+        for key in image.blobs().map(str::to_owned) {
+            let bytes = self.blob_path(&key).map_or(0, |path| tree_size(&path));
+            parts.push((key, bytes));
+        }
+        for layer in &image.layers {
+            let known = self.state().sizes.get(&layer.chain_id).copied();
+            let bytes = known.unwrap_or_else(|| {
+                let Some(path) = self.layer_path(&layer.chain_id).ok().filter(|path| path.exists()) else { return 0 };
+                // Layers never change once they are there.
+                let bytes = tree_size(&path);
+                self.state().sizes.insert(layer.chain_id.clone(), bytes);
+                bytes
+            });
+            parts.push((format!("layer {}", layer.chain_id), bytes));
+        }
+        parts
     }
 
     /// Bytes on disk: blobs and unpacked layers of all images.
@@ -517,7 +557,7 @@ fn remove_any(path: &Path) -> anyhow::Result<()> {
     remove().with_context(|| format!("remove {}", path.display()))
 }
 
-/// Bytes of all files below a path; a file with several names counts once.
+/// Bytes on disk of all files below a path; a file with several names counts once.
 fn tree_size(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let mut seen = HashSet::new();
@@ -525,6 +565,6 @@ fn tree_size(path: &Path) -> u64 {
         .into_iter()
         .filter_map(|entry| entry.ok()?.metadata().ok())
         .filter(|metadata| metadata.is_file() && (metadata.nlink() == 1 || seen.insert(metadata.ino())))
-        .map(|metadata| metadata.len())
+        .map(|metadata| metadata.blocks() * 512)
         .sum()
 }

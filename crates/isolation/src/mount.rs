@@ -152,8 +152,10 @@ fn overlay(rootfs: &Rootfs) -> Result<()> {
     }
     set("upperdir", &rootfs.upper)?;
     set("workdir", &rootfs.work)?;
-    // Nothing reads the layer after a crash of the machine, so it need not be written out when it is unmounted.
-    fsconfig_set_flag(fs.as_fd(), "volatile").context("set volatile")?;
+    if !rootfs.durable {
+        // Nothing reads the layer after a crash of the machine, so it need not be written out when it is unmounted.
+        fsconfig_set_flag(fs.as_fd(), "volatile").context("set volatile")?;
+    }
     fsconfig_create(fs.as_fd()).context("create the overlay")?;
     let made = fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).context("mount")?;
     attach(&made, &rootfs.mountpoint)

@@ -519,6 +519,9 @@ impl Shim {
         if let Some(user) = spec.user {
             process.user = user;
         }
+        if !spec.cwd.is_empty() {
+            process.cwd = spec.cwd;
+        }
         let target = (container.pid_mode != PidMode::Host).then_some(init);
         let (ours, theirs) = wire::pair().context("make a socket pair")?;
         let mut streams = ChildStreams::default();

@@ -82,6 +82,8 @@ pub struct Rootfs {
     pub mountpoint: PathBuf,
     /// Not writable.
     pub readonly: bool,
+    /// `upper` is mounted again later, so it is written out when it is unmounted.
+    pub durable: bool,
 }
 
 /// Who the process is.
@@ -177,6 +179,8 @@ pub struct ExecSpec {
     pub env: Vec<String>,
     /// Another user than the container's.
     pub user: Option<User>,
+    /// Another working directory than the container's; empty is that.
+    pub cwd: String,
     /// Give it a terminal.
     pub tty: bool,
     /// Open its standard input.

@@ -71,7 +71,7 @@ impl Pod {
                 upper: at.join("upper"),
                 work: at.join("work"),
                 mountpoint: at.join("rootfs"),
-                readonly: false,
+                ..Rootfs::default()
             },
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             log_path: Some(self.log(id)),

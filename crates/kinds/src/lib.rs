@@ -18,6 +18,7 @@ pub mod meta;
 mod pod_template;
 mod rbac;
 pub mod scale;
+mod storage;
 pub mod typed;
 mod walk;
 
@@ -34,12 +35,17 @@ pub static RESOURCES: &[&Resource] = &[
     &core::event::RESOURCE,
     &core::namespace::RESOURCE,
     &core::node::RESOURCE,
+    &core::persistent_volume::RESOURCE,
+    &core::persistent_volume_claim::RESOURCE,
     &core::pod::RESOURCE,
     &core::secret::RESOURCE,
     &core::service::RESOURCE,
     &core::service_account::RESOURCE,
+    &apps::controller_revision::RESOURCE,
+    &apps::daemon_set::RESOURCE,
     &apps::deployment::RESOURCE,
     &apps::replica_set::RESOURCE,
+    &apps::stateful_set::RESOURCE,
     &authentication::SELF,
     &authentication::TOKEN,
     &authorization::ACCESS,
@@ -51,6 +57,7 @@ pub static RESOURCES: &[&Resource] = &[
     &coordination::lease::RESOURCE,
     &discovery::endpoint_slice::RESOURCE,
     &events::event::RESOURCE,
+    &storage::storage_class::RESOURCE,
     &rbac::role::CLUSTER_ROLE,
     &rbac::role::ROLE,
     &rbac::binding::CLUSTER_ROLE_BINDING,

@@ -34,6 +34,8 @@ pub async fn run(command: ImageCommand) -> Result<()> {
                 print(&imported, "Imported ");
             }
         }
+        // Like all prunes, that of images asks the Docker API.
+        ImageCommand::Prune { options, all } => crate::prune::images(&options, all).await?,
         ImageCommand::List { dirs } => {
             let listed = match control::ask(&dirs.control_socket(), Method::GET, "/images", &Value::Null).await? {
                 Some(answer) => answer,

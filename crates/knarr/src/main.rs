@@ -6,8 +6,10 @@ mod first_objects;
 mod host;
 mod image;
 mod kubeconfig;
+mod network;
 mod options;
 mod pki;
+mod prune;
 mod server;
 mod uninstall;
 
@@ -19,7 +21,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::options::{Command, Options};
+use crate::options::{Command, ContainerCommand, NetworkCommand, Options, SystemCommand, VolumeCommand};
 
 /// How many calls into the kernel or to shims may block at a time.
 const BLOCKING_THREADS: usize = 32;
@@ -64,6 +66,12 @@ fn run(options: Options) -> Result<()> {
         match options.command {
             Command::Server(options) => server::run(options).await,
             Command::Image(command) => image::run(command).await,
+            Command::Container(ContainerCommand::Prune(options)) => prune::containers(&options).await,
+            Command::Volume(VolumeCommand::Prune { options, all }) => prune::volumes(&options, all).await,
+            Command::Network(NetworkCommand::Prune(options)) => prune::networks(&options).await,
+            Command::System(SystemCommand::Prune { options, all, volumes }) => {
+                prune::system(&options, all, volumes).await
+            }
             Command::Uninstall(options) => uninstall::run(options).await,
         }
     })

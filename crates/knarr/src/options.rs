@@ -31,6 +31,18 @@ pub enum Command {
     /// Images of the node.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Containers that docker started.
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    /// Volumes that docker made.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Networks that docker made.
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// The whole of what docker has.
+    #[command(subcommand)]
+    System(SystemCommand),
     /// Stop every pod and remove every link, mount, cgroup, socket and file that knarr made.
     Uninstall(UninstallOptions),
 }
@@ -55,6 +67,11 @@ impl Dirs {
     /// The images.
     pub fn images(&self) -> PathBuf {
         self.data_dir.join("images")
+    }
+
+    /// Where a running server speaks the Docker Engine API.
+    pub fn docker_socket(&self) -> PathBuf {
+        self.run_dir.join("docker.sock")
     }
 
     /// Where a running server takes commands.
@@ -86,6 +103,13 @@ pub struct ServerOptions {
     /// The node's address; if not given, that of --kubelet-listen, or of the default route.
     #[arg(long, value_name = "ADDR")]
     pub node_ip: Option<IpAddr>,
+    /// A label that the node gets when it registers; can be given again.
+    #[arg(long = "node-label", value_name = "KEY=VALUE", value_parser = label)]
+    pub node_labels: Vec<(String, String)>,
+    /// A taint that the node gets when it registers; can be given again. To keep a node for management:
+    /// node-role.kubernetes.io/control-plane:NoSchedule
+    #[arg(long = "node-taint", value_name = "KEY[=VALUE]:EFFECT", value_parser = taint)]
+    pub node_taints: Vec<Taint>,
     /// What pods get their addresses from.
     #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/24", value_parser = cidr)]
     pub pod_cidr: String,
@@ -105,6 +129,39 @@ fn node_name(text: &str) -> Result<String, String> {
         None => Ok(text.to_owned()),
         Some(problem) => Err(problem.clone()),
     }
+}
+
+/// A taint, as it is given: `key=value:NoSchedule`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taint {
+    /// Its key.
+    pub key: String,
+    /// Its value, empty for none.
+    pub value: String,
+    /// NoSchedule, PreferNoSchedule or NoExecute.
+    pub effect: String,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    key_and_value(key, value).map(|()| (key.to_owned(), value.to_owned()))
+}
+
+fn taint(text: &str) -> Result<Taint, String> {
+    const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+    let (pair, effect) = text.rsplit_once(':').ok_or("a taint is KEY[=VALUE]:EFFECT")?;
+    if !EFFECTS.contains(&effect) {
+        return Err(format!("the effect of a taint is one of {}, not {effect:?}", EFFECTS.join(", ")));
+    }
+    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+    key_and_value(key, value)?;
+    Ok(Taint { key: key.to_owned(), value: value.to_owned(), effect: effect.to_owned() })
+}
+
+fn key_and_value(key: &str, value: &str) -> Result<(), String> {
+    let mut problems = object_model::names::qualified_name(key);
+    problems.extend(object_model::names::label_value(value));
+    problems.into_iter().next().map_or(Ok(()), Err)
 }
 
 fn cidr(text: &str) -> Result<String, String> {
@@ -165,11 +222,87 @@ pub enum ImageCommand {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Remove unused images.
+    Prune {
+        /// See there.
+        #[command(flatten)]
+        options: PruneOptions,
+        /// Remove all unused images, not just dangling ones.
+        #[arg(long, short)]
+        all: bool,
+    },
     /// List the images.
     List {
         /// Where the images are.
         #[command(flatten)]
         dirs: Dirs,
+    },
+}
+
+/// What every prune is told.
+#[derive(Debug, Clone, Args)]
+pub struct PruneOptions {
+    /// Where the running server is.
+    #[command(flatten)]
+    pub dirs: Dirs,
+    /// Do not ask for confirmation.
+    #[arg(long, short)]
+    pub force: bool,
+    /// Only what matches, such as `until=24h`, `label=key=value` or `label!=key`.
+    #[arg(long, value_name = "FILTER", value_parser = filter)]
+    pub filter: Vec<(String, String)>,
+}
+
+fn filter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        // `label!=x` is the filter `label!` with the value `x`.
+        Some((name, value)) if !name.is_empty() => Ok((name.trim().to_lowercase(), value.to_owned())),
+        _ => Err("invalid argument: a filter is written NAME=VALUE".to_owned()),
+    }
+}
+
+/// `knarr container …`
+#[derive(Debug, Subcommand)]
+pub enum ContainerCommand {
+    /// Remove all stopped containers.
+    Prune(PruneOptions),
+}
+
+/// `knarr volume …`
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// Remove unused local volumes.
+    Prune {
+        /// See there.
+        #[command(flatten)]
+        options: PruneOptions,
+        /// Remove all unused volumes, not just anonymous ones.
+        #[arg(long, short)]
+        all: bool,
+    },
+}
+
+/// `knarr network …`
+#[derive(Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// Remove all unused networks.
+    Prune(PruneOptions),
+}
+
+/// `knarr system …`
+#[derive(Debug, Subcommand)]
+pub enum SystemCommand {
+    /// Remove unused data.
+    Prune {
+        /// See there.
+        #[command(flatten)]
+        options: PruneOptions,
+        /// Remove all unused images, not just dangling ones.
+        #[arg(long, short)]
+        all: bool,
+        /// Prune anonymous volumes as well.
+        #[arg(long)]
+        volumes: bool,
     },
 }
 

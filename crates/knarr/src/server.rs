@@ -15,6 +15,7 @@ use auth::User;
 use client::{Client, ListParams, Resource, clock};
 use container_engine::Engine;
 use controllers::Manager;
+use docker_api::DockerApi;
 use image_store::ImageStore;
 use kubelet::Kubelet;
 use pod_network::Cidr;
@@ -25,16 +26,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster_services::{self, OwnService};
-use crate::options::{Dirs, ServerOptions};
+use crate::options::{Dirs, ServerOptions, Taint};
 use crate::pki::{API_TO_KUBELET, Pki, write_private};
-use crate::{control, first_objects, host, kubeconfig};
+use crate::{control, first_objects, host, kubeconfig, network};
 
 /// How often memory that is free goes back to the kernel: what a burst of pods needed is not kept.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(60);
-
-/// The domain below which the names of Services and pods are.
-const CLUSTER_DOMAIN: &str = "cluster.local";
 
 const NODES: Resource = Resource { group: "", version: "v1", plural: "nodes" };
 
@@ -97,7 +94,7 @@ impl Signals {
 }
 
 /// One part of the server: its name, what stops it, and its task.
-struct Part {
+pub(crate) struct Part {
     name: &'static str,
     stop: CancellationToken,
     tasks: JoinSet<Result<()>>,
@@ -174,7 +171,7 @@ async fn start(
     let (first, engine) = tokio::join!(first_objects::ensure(&api), start_engine(options, dirs));
     first?;
     let (engine, images) = engine?;
-    let cluster_dns = start_services(options, &node, address, &server, tls, &mut parts).await?;
+    let cluster_dns = network::start(options, &node, address, &server, tls, &mut parts).await?;
     server.set_ready();
 
     let cri_socket = dirs.run_dir.join("cri.sock");
@@ -183,6 +180,7 @@ async fn start(
         tokio::select! { () = stop.cancelled() => {}, ended = serving.serve(&cri_socket) => ended? }
         fs::remove_file(&cri_socket).with_context(|| format!("remove {}", cri_socket.display()))
     });
+    let docker_images = images.clone();
     let control_socket = dirs.control_socket();
     part(&mut parts, "the control socket", |stop| control::serve(control_socket, images, stop));
 
@@ -210,8 +208,10 @@ async fn start(
         logs_dir: dirs.data_dir.join("logs"),
         cgroup_root: format!("/{}", options.cgroup_root),
         pod_cidr: options.pod_cidr.clone(),
+        labels: node_labels(options),
+        taints: options.node_taints.iter().map(taint).collect(),
         cluster_dns: vec![cluster_dns.to_string()],
-        cluster_domain: CLUSTER_DOMAIN.to_owned(),
+        cluster_domain: network::CLUSTER_DOMAIN.to_owned(),
         tls: pki.kubelet_tls()?,
         allow: Arc::new(|user: &str| user == API_TO_KUBELET),
     };
@@ -226,6 +226,15 @@ async fn start(
         }
         Ok(())
     });
+    let config = docker_api::Config {
+        data_dir: dirs.data_dir.join("docker"),
+        node_name: node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let docker = DockerApi::open(config, engine.clone(), docker_images).await.context("start the Docker API")?;
+    let docker_socket = dirs.docker_socket();
+    part(&mut parts, "the Docker API", |stop| async move { docker.serve(&docker_socket, stop).await });
+
     let kubeconfig = dirs.kubeconfig();
     part(&mut parts, "the announcement", |stop| async move {
         tokio::select! {
@@ -240,72 +249,22 @@ async fn start(
     Ok(Running { parts, engine, store })
 }
 
-/// Starts what makes Services work: their rules, their names, and the two that every cluster has. Returns the address of
-/// the DNS.
-async fn start_services(
-    options: &ServerOptions,
-    node: &str,
-    address: IpAddr,
-    server: &Arc<ApiServer>,
-    tls: Arc<rustls::ServerConfig>,
-    parts: &mut Vec<Part>,
-) -> Result<IpAddr> {
-    let pods = Cidr::parse(&options.pod_cidr)?;
-    let gateway = IpAddr::from(pods.gateway());
-    let services = options.service_cidr;
-    let bridge = options.bridge.clone();
-    tokio::task::spawn_blocking(move || {
-        pod_network::lead_through(&bridge, services.network, services.prefix, pods.gateway())
-    })
-    .await
-    .context("lead Services through the bridge")??;
+/// The labels of the node: it has the control plane, and what it was told.
+fn node_labels(options: &ServerOptions) -> BTreeMap<String, String> {
+    let own = ("node-role.kubernetes.io/control-plane".to_owned(), String::new());
+    std::iter::once(own).chain(options.node_labels.iter().cloned()).collect()
+}
 
-    let config = service_proxy::Config {
-        node_name: node.to_owned(),
-        bridge: options.bridge.clone(),
-        pod_range: pods.to_string(),
-        service_range: services.to_string(),
-        table: service_proxy::table_name(&options.bridge),
-    };
-    let user = |name: &str| server.client(User::authenticated(name, &[]));
-    let proxy = service_proxy::Proxy::new(config, user("system:kube-proxy"));
-    part(parts, "the service proxy", |stop| proxy.run(stop));
-
-    let api_port = options.listen.port();
-    let reach = if options.listen.ip().is_unspecified() { address } else { options.listen.ip() };
-    // Pods cannot reach the loopback address of the machine, but its end of the bridge.
-    let api_at = if reach.is_loopback() { gateway } else { reach };
-    if options.listen.ip().is_loopback() {
-        let listener = host::listen(SocketAddr::new(gateway, api_port), "the API for pods", "--listen")?;
-        let listener = TcpListener::from_std(listener).context("listen for the API at the bridge")?;
-        let server = server.clone();
-        part(parts, "the API server at the bridge", |stop| server.serve_also(listener, tls, stop));
+fn taint(taint: &Taint) -> serde_json::Value {
+    let mut object = serde_json::json!({"key": taint.key, "effect": taint.effect});
+    if !taint.value.is_empty() {
+        object["value"] = taint.value.as_str().into();
     }
-
-    let dns_at = IpAddr::from(services.host(10));
-    let sockets = dns::Sockets::bind(gateway).await?;
-    let own = vec![
-        OwnService::api(services.host(1).into(), (api_at, api_port)),
-        OwnService::dns(dns_at, (gateway, sockets.port()?)),
-    ];
-    let ranges = vec![
-        dns::Range { network: services.network, prefix: services.prefix },
-        dns::Range { network: pods.gateway(), prefix: pods.prefix },
-    ];
-    let config = dns::Config { domain: CLUSTER_DOMAIN.to_owned(), ranges, own: vec![dns_at, gateway] };
-    let names = dns::Server::new(config, user(&User::name_of_account("kube-system", "kube-dns")));
-    part(parts, "the DNS", |stop| names.run(sockets, stop));
-
-    let api = server.client(User::authenticated("system:apiserver", &["system:masters"]));
-    for service in &own {
-        service.ensure(&api).await?;
-    }
-    part(parts, "the cluster's own Services", |stop| cluster_services::keep(own, api, stop));
-    Ok(dns_at)
+    object
 }
 
 /// Starts a part; it is given what stops it.
-fn part<F>(parts: &mut Vec<Part>, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
+pub(crate) fn part<F>(parts: &mut Vec<Part>, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {

@@ -96,7 +96,7 @@ fn check_ours(dirs: &Dirs) -> Result<()> {
     if foreign(&dirs.data_dir, &["lock", "store.redb"])? {
         bail!("{} is not a data directory of knarr: it holds other things", dirs.data_dir.display());
     }
-    if foreign(&dirs.run_dir, &["knarr.sock", "cri.sock", "sandboxes", "network"])? {
+    if foreign(&dirs.run_dir, &["knarr.sock", "cri.sock", "docker.sock", "sandboxes", "network"])? {
         bail!("{} is not a run directory of knarr: it holds other things", dirs.run_dir.display());
     }
     Ok(())

@@ -212,11 +212,20 @@ impl ApiError {
 
     /// Adds a cause (`reason`, `message`) to the details.
     #[must_use]
-    pub fn cause(mut self, reason: &str, message: &str) -> Self {
+    pub fn cause(self, reason: &str, message: &str) -> Self {
+        self.with_cause(json!({"reason": reason, "message": message}))
+    }
+
+    /// Adds a cause that is about a field.
+    #[must_use]
+    pub fn cause_at(self, reason: &str, message: &str, field: &str) -> Self {
+        self.with_cause(json!({"reason": reason, "message": message, "field": field}))
+    }
+
+    fn with_cause(mut self, cause: Value) -> Self {
         if !self.details.is_object() {
             self.details = json!({});
         }
-        let cause = json!({"reason": reason, "message": message});
         match self.details.get_mut("causes").and_then(Value::as_array_mut) {
             Some(causes) => causes.push(cause),
             None => self.details["causes"] = json!([cause]),

@@ -78,6 +78,18 @@ impl Network {
         Ok(address)
     }
 
+    /// Leaves a network namespace alone with its loopback link.
+    pub fn attach_to_nothing(&self, namespace: &OwnedFd) -> Result<()> {
+        links::with_netlink(Some(namespace), async |_, inside| {
+            links::loopback(&inside.context("open netlink in the pod")?).await
+        })
+    }
+
+    /// The node's own address on the bridge.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.cidr.gateway()
+    }
+
     /// The address of a pod that is connected.
     pub fn address(&self, id: &str) -> Option<Ipv4Addr> {
         self.addresses().of(id)

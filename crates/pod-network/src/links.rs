@@ -154,8 +154,7 @@ pub(crate) async fn attach(machine: &Handle, inside: &Handle, pod: &OwnedFd, wir
         .build();
     machine.link().set_port(port).execute().await.context("let the pod reach itself")?;
     let up = |index| inside.link().set(LinkUnspec::new_with_index(index).up().build());
-    // The loopback link is always number one.
-    up(1).execute().await.context("set the pod's loopback link up")?;
+    loopback(inside).await?;
     let eth0 = find(inside, "eth0").await?.context("find the pod's end of its wire")?.header.index;
     // A pair can only be set up once both ends exist.
     up(eth0).execute().await.context("set the pod's end of its wire up")?;
@@ -175,6 +174,12 @@ pub(crate) async fn attach(machine: &Handle, inside: &Handle, pod: &OwnedFd, wir
     inside.route().add(route).execute().await.context("set the pod's route to its gateway")?;
     let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(wire.gateway).build();
     inside.route().add(route).execute().await.context("set the pod's default route")
+}
+
+/// Sets the loopback link of a namespace up, which is always number one.
+pub(crate) async fn loopback(inside: &Handle) -> Result<()> {
+    let up = LinkUnspec::new_with_index(1).up().build();
+    inside.link().set(up).execute().await.context("set the pod's loopback link up")
 }
 
 /// Removes a link; none of that name is success.

@@ -4,11 +4,14 @@
 //! The tests need root, and what `cargo xtask images` and `cargo xtask clients` make; `cargo xtask test` sees to both.
 
 mod bad_input;
+mod docker;
 mod jobs;
 mod kubectl;
 mod node;
+mod nodes;
 mod rights;
 mod services;
+mod stateful;
 mod survival;
 mod tutorial;
 mod uninstall;

@@ -90,6 +90,8 @@ pub struct Node {
     dir: TempDir,
     server: Option<Child>,
     cgroup: String,
+    /// More options of `knarr server`.
+    pub options: Vec<String>,
 }
 
 impl Node {
@@ -104,7 +106,7 @@ impl Node {
         mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some("mode=755")).expect("mount a tmpfs");
         shell("busybox ip link set lo up");
         let cgroup = format!("knarr-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        Self { dir, server: None, cgroup }
+        Self { dir, server: None, cgroup, options: Vec::new() }
     }
 
     /// A machine whose server is ready and has the tutorial's images.
@@ -144,7 +146,11 @@ impl Node {
     /// `knarr server` with the options of this machine.
     pub fn server(&self) -> Command {
         let mut command = self.knarr("server");
-        command.args(self.dirs()).arg(format!("--cgroup-root={}", self.cgroup)).arg("--node-name=node-1");
+        command
+            .args(self.dirs())
+            .arg(format!("--cgroup-root={}", self.cgroup))
+            .arg("--node-name=node-1")
+            .args(&self.options);
         command
     }
 
@@ -213,6 +219,19 @@ impl Node {
         let own = std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file());
         let other = own.unwrap_or_else(|| made("clients/kubectl-1.32/kubectl", "clients"));
         run(self.client(&other).args(line.split_whitespace()))
+    }
+
+    /// docker's command line with these words, against the server's socket.
+    pub fn docker<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let own = std::env::split_paths(&path).map(|dir| dir.join("docker")).find(|file| file.is_file());
+        let mut command = Command::new(own.unwrap_or_else(|| made("clients/docker/docker", "clients")));
+        command
+            .env("DOCKER_HOST", format!("unix://{}", self.path("run/docker.sock").display()))
+            .env("HOME", self.path("home"))
+            .stdin(Stdio::null())
+            .args(args);
+        command
     }
 
     /// Runs a kubectl line, whatever its end.
