@@ -17,6 +17,7 @@ mod pull;
 mod refresh;
 mod runtime;
 mod server;
+mod service_env;
 mod sources;
 mod status;
 mod steps;
