@@ -9,10 +9,13 @@ mod cluster_role_aggregation;
 mod cron_job;
 mod daemon_set;
 mod deployment;
+mod endpoint_slice;
+mod endpoints;
 mod garbage_collector;
 mod job;
 mod job_pods;
 mod job_policy;
+mod load_balancer;
 mod namespace;
 mod node_lifecycle;
 mod pods;
@@ -23,6 +26,7 @@ mod rollout;
 mod root_ca;
 mod runner;
 mod service_account;
+mod service_pods;
 mod stateful_set;
 mod taint_eviction;
 mod taints;
@@ -45,6 +49,9 @@ pub(crate) static CONTROLLERS: &[&Controller] = &[
     &deployment::CONTROLLER,
     &replica_set::CONTROLLER,
     &namespace::CONTROLLER,
+    &endpoint_slice::CONTROLLER,
+    &endpoints::CONTROLLER,
+    &load_balancer::CONTROLLER,
     &stateful_set::CONTROLLER,
     &daemon_set::CONTROLLER,
     &service_account::CONTROLLER,
@@ -176,6 +183,10 @@ const fn batch(plural: &'static str) -> Resource {
 }
 
 pub(crate) const PODS: Resource = core("pods");
+pub(crate) const SERVICES: Resource = core("services");
+pub(crate) const ENDPOINTS: Resource = core("endpoints");
+pub(crate) const ENDPOINT_SLICES: Resource =
+    Resource { group: "discovery.k8s.io", version: "v1", plural: "endpointslices" };
 pub(crate) const NAMESPACES: Resource = core("namespaces");
 pub(crate) const REPLICA_SETS: Resource = apps("replicasets");
 pub(crate) const DEPLOYMENTS: Resource = apps("deployments");

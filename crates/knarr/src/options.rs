@@ -1,13 +1,13 @@
 //! The command line.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 /// Kubernetes in one binary, with the container engine inside.
 ///
-/// `knarr server` is control plane and node in one process. It needs root and nothing else on the host. Pods outlive it:
+/// `knarr server` is control plane and node in one process. It needs root, and the program `nft` for Services. Pods outlive it:
 /// stop it, crash it or upgrade it, and the next start finds them running.
 #[derive(Debug, Parser)]
 #[command(name = "knarr", version, propagate_version = true, arg_required_else_help = true)]
@@ -113,6 +113,9 @@ pub struct ServerOptions {
     /// What pods get their addresses from.
     #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/24", value_parser = cidr)]
     pub pod_cidr: String,
+    /// What Services get their addresses from.
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16", value_parser = service_cidr)]
+    pub service_cidr: ServiceCidr,
     /// The bridge that pods are on, at most 15 characters.
     #[arg(long, value_name = "NAME", default_value = "knarr0", value_parser = link_name)]
     pub bridge: String,
@@ -163,6 +166,40 @@ fn key_and_value(key: &str, value: &str) -> Result<(), String> {
 
 fn cidr(text: &str) -> Result<String, String> {
     pod_network::Cidr::parse(text).map(|_| text.to_owned()).map_err(|e| format!("{e:#}"))
+}
+
+/// The range of the Services' addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceCidr {
+    /// The first address of the range.
+    pub network: Ipv4Addr,
+    /// How many bits all its addresses share.
+    pub prefix: u8,
+}
+
+impl ServiceCidr {
+    /// The address with this number in the range.
+    pub fn host(&self, number: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.network) + number)
+    }
+}
+
+impl std::fmt::Display for ServiceCidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+fn service_cidr(text: &str) -> Result<ServiceCidr, String> {
+    let wrong = || format!("{text} is no range of IPv4 addresses: write it like 10.96.0.0/16");
+    let (network, prefix) = text.split_once('/').ok_or_else(wrong)?;
+    let (network, prefix) = (network.parse::<Ipv4Addr>().map_err(|_| wrong())?, prefix.parse().map_err(|_| wrong())?);
+    // The tenth address is the DNS's, so there must be more than that; upstream takes at most 20 bits as well.
+    if !(12..=27).contains(&prefix) {
+        return Err(format!("{text} has not between 32 and 1048576 addresses: use a prefix of 12 to 27 bits"));
+    }
+    let network = Ipv4Addr::from(u32::from(network) & (u32::MAX << (32 - u32::from(prefix))));
+    Ok(ServiceCidr { network, prefix })
 }
 
 /// The kernel's rule for names of network interfaces (`IFNAMSIZ`, and no blank or slash).

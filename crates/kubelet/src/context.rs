@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use client::{Client, EventType, Recorder, Resource};
+use client::{Cache, Client, EventType, Recorder, Resource};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use object_model::Reason;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -22,6 +22,7 @@ use crate::status::Host;
 use crate::volume_keeper::{CLAIMS, VOLUMES};
 
 pub(crate) const PODS: Resource = Resource { group: "", version: "v1", plural: "pods" };
+pub(crate) const SERVICES: Resource = Resource { group: "", version: "v1", plural: "services" };
 const CONFIG_MAPS: Resource = Resource { group: "", version: "v1", plural: "configmaps" };
 const SECRETS: Resource = Resource { group: "", version: "v1", plural: "secrets" };
 const SERVICE_ACCOUNTS: Resource = Resource { group: "", version: "v1", plural: "serviceaccounts" };
@@ -33,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) recorder: Recorder,
     pub(crate) host: Host,
     pub(crate) machine: Machine,
+    /// The Services of the cluster, which containers are told of.
+    pub(crate) services: Cache<Service>,
     /// The port of the endpoint for logs and exec.
     pub(crate) port: u16,
     /// ConfigMaps and Secrets that running pods have as files.
@@ -78,7 +81,15 @@ impl Context {
             pod_ips,
             node_cpu_milli: self.machine.cpus * 1000,
             node_memory: self.machine.memory,
+            services: BTreeMap::new(),
         }
+    }
+
+    /// The variables that tell a pod's containers of Services. Waits until the Services are known.
+    pub(crate) async fn service_variables(&self, pod: &Pod) -> BTreeMap<String, String> {
+        self.services.synced().await;
+        let services = self.services.all();
+        crate::service_env::variables(pod, services.iter().map(|service| &service.object))
     }
 
     /// Records an event about a pod, or one of its containers.

@@ -18,6 +18,7 @@ mod pull;
 mod refresh;
 mod runtime;
 mod server;
+mod service_env;
 mod sources;
 mod status;
 mod steps;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Config;
-use crate::context::{Context, PODS};
+use crate::context::{Context, PODS, SERVICES};
 use crate::cri_config::{GRACE, POD_UID};
 use crate::node::{self, Machine};
 use crate::persistent::Disks;
@@ -78,6 +78,7 @@ pub(crate) async fn run(
         cri: cri.into(),
         recorder,
         machine,
+        services: Cache::new(),
         port: listener.local_addr().context("read the address of the endpoint")?.port(),
         sources: Follower::new(client.clone(), tasks.clone(), cancel.clone()),
         making: Semaphore::new(making),
@@ -85,6 +86,13 @@ pub(crate) async fn run(
     tasks.spawn(volume_keeper::run(context.clone(), cancel.clone()));
     tasks.spawn(node::run(context.clone(), Arc::new(Notify::new()), cancel.clone()));
 
+    let services = Reflector {
+        api: client.api(SERVICES),
+        params: ListParams::default(),
+        decode: kinds::typed::service,
+        cache: context.services.clone(),
+    };
+    tasks.spawn(services.run(cancel.clone()));
     let cache: Cache<Arc<Pod>> = Cache::new();
     // Pods that appeared and pods that went, in order.
     let (changes, mut changed) = mpsc::unbounded_channel::<Wanted>();

@@ -10,6 +10,7 @@ mod kubectl;
 mod node;
 mod nodes;
 mod rights;
+mod services;
 mod stateful;
 mod storage;
 mod survival;
