@@ -307,6 +307,19 @@ const ROLES: &[Role] = &[
         ],
         subjects: &[Subject::User("system:kube-proxy")],
     },
+    // Who serves Ingresses. It sees Secrets because certificates are in them.
+    Role {
+        name: "system:ingress",
+        aggregates_to: &[],
+        rules: &[
+            RECORD,
+            on(READ, &[""], &["secrets", "services"]),
+            on(READ, &["discovery.k8s.io"], &["endpointslices"]),
+            on(READ, &["networking.k8s.io"], &["ingressclasses", "ingresses"]),
+            on(CHANGE, &["networking.k8s.io"], &["ingresses/status"]),
+        ],
+        subjects: &[Subject::User("system:ingress")],
+    },
     // A kubelet. Which objects of these it may touch is the question of a node authoriser, which is still to come: until
     // then the role is bound to all nodes.
     Role {

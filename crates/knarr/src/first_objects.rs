@@ -30,6 +30,10 @@ pub async fn ensure(client: &Client) -> Result<()> {
     let namespaces = client.api(Resource { group: "", version: "v1", plural: "namespaces" });
     let wanted = NAMESPACES.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     ensure_all(&namespaces, wanted.to_vec(), |_, _| None).await.context("make the first namespaces")?;
+    let classes = client.api(Resource { group: "networking.k8s.io", version: "v1", plural: "ingressclasses" });
+    ensure_all(&classes, vec![ingress::first_class()], |_, _| None)
+        .await
+        .context("make the first class of Ingresses")?;
     let policy = bootstrap::objects()
         .into_iter()
         .chain(controllers::rules().into_iter().flat_map(|(name, rules)| bootstrap::of_controller(name, rules)));

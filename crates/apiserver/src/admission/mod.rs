@@ -4,6 +4,7 @@
 //! NamespaceLifecycle); Pod and ServiceAccount, because a pod acts as an account (upstream's ServiceAccount); roles and
 //! bindings, by [`kinds::Kind::is_policy`], because nobody gives away more than they have.
 
+mod default_class;
 mod escalation;
 mod service_account;
 
@@ -31,6 +32,9 @@ pub async fn admit_create(
 ) -> Result<(), ApiError> {
     if served.row.hooks.is_policy() {
         escalation::judge(server, user, served, namespace, object, None)?;
+    }
+    if let Some(class) = served.row.hooks.default_class(object) {
+        default_class::admit(server, &class, object)?;
     }
     if !served.namespaced() {
         return Ok(());

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod docker;
+mod ingress;
 mod jobs;
 mod kubectl;
 mod node;
