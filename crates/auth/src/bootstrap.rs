@@ -302,7 +302,8 @@ const ROLES: &[Role] = &[
         aggregates_to: &[],
         rules: &[
             RECORD,
-            on(READ, &[""], &["endpoints", "nodes", "services"]),
+            // Pods beyond upstream's role: host ports are led to them by the proxy here.
+            on(READ, &[""], &["endpoints", "nodes", "pods", "services"]),
             on(READ, &["discovery.k8s.io"], &["endpointslices"]),
         ],
         subjects: &[Subject::User("system:kube-proxy")],
