@@ -31,6 +31,8 @@ mod stateful_set;
 mod taint_eviction;
 mod taints;
 mod ttl_after_finished;
+mod volume;
+mod volume_claim;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +63,8 @@ pub(crate) static CONTROLLERS: &[&Controller] = &[
     &job_pods::CONTROLLER,
     &cron_job::CONTROLLER,
     &ttl_after_finished::CONTROLLER,
+    &volume_claim::CONTROLLER,
+    &volume::CONTROLLER,
 ];
 
 /// An object as controllers see it.
@@ -188,6 +192,9 @@ pub(crate) const NAMESPACES: Resource = core("namespaces");
 pub(crate) const REPLICA_SETS: Resource = apps("replicasets");
 pub(crate) const DEPLOYMENTS: Resource = apps("deployments");
 pub(crate) const CLAIMS: Resource = core("persistentvolumeclaims");
+pub(crate) const VOLUMES: Resource = core("persistentvolumes");
+pub(crate) const STORAGE_CLASSES: Resource =
+    Resource { group: "storage.k8s.io", version: "v1", plural: "storageclasses" };
 pub(crate) const NODES: Resource = core("nodes");
 pub(crate) const STATEFUL_SETS: Resource = apps("statefulsets");
 pub(crate) const DAEMON_SETS: Resource = apps("daemonsets");

@@ -21,6 +21,7 @@ mod rbac;
 pub mod scale;
 mod storage;
 pub mod typed;
+pub mod volumes;
 mod walk;
 
 pub use claim::{Claim, Pool};

@@ -15,9 +15,11 @@ use crate::Config;
 use crate::cri_config::{Surroundings, parse_resolv_conf};
 use crate::env::{Facts, Source, Sources};
 use crate::node::Machine;
+use crate::persistent::{Disks, Wanted};
 use crate::runtime::Cri;
 use crate::sources::Follower;
 use crate::status::Host;
+use crate::volume_keeper::{CLAIMS, VOLUMES};
 
 pub(crate) const PODS: Resource = Resource { group: "", version: "v1", plural: "pods" };
 pub(crate) const SERVICES: Resource = Resource { group: "", version: "v1", plural: "services" };
@@ -40,6 +42,8 @@ pub(crate) struct Context {
     pub(crate) sources: Follower,
     /// Bounds how many sandboxes and containers are made at the same time.
     pub(crate) making: Semaphore,
+    /// The volumes on this node's disk.
+    pub(crate) disks: Disks,
 }
 
 impl Context {
@@ -117,6 +121,28 @@ impl Context {
             found.insert(source.clone(), data);
         }
         Ok(found)
+    }
+
+    /// The volumes that a pod has by its claims.
+    pub(crate) async fn claimed(&self, pod: &Pod) -> anyhow::Result<Vec<Wanted>> {
+        let mut wanted = Vec::new();
+        for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+            let Some(source) = &volume.persistent_volume_claim else { continue };
+            let failed = || format!("MountVolume.SetUp failed for volume {:?}", volume.name);
+            let namespace = pod.metadata.namespace.as_deref();
+            let claim = self.client.api(CLAIMS).get(namespace, &source.claim_name).await.with_context(failed)?;
+            let name = claim["spec"]["volumeName"].as_str().unwrap_or_default();
+            if claim["status"]["phase"] != "Bound" || name.is_empty() {
+                anyhow::bail!("{}: persistentvolumeclaim {:?} is not bound", failed(), source.claim_name);
+            }
+            let object = self.client.api(VOLUMES).get(None, name).await.with_context(failed)?;
+            if object["spec"]["claimRef"]["uid"] != claim["metadata"]["uid"] {
+                anyhow::bail!("{}: volume {name:?} belongs to another claim", failed());
+            }
+            let read_only = source.read_only == Some(true);
+            wanted.push(Wanted { name: volume.name.clone(), volume: object, read_only });
+        }
+        Ok(wanted)
     }
 
     /// A token for the pod's service account.

@@ -10,6 +10,7 @@ mod env;
 mod logs;
 mod manager;
 mod node;
+mod persistent;
 mod plan;
 mod probe;
 mod prober;
@@ -23,6 +24,7 @@ mod status;
 mod steps;
 mod tls;
 mod view;
+mod volume_keeper;
 mod volumes;
 mod worker;
 

@@ -99,8 +99,14 @@ async fn prepare_volumes(context: &Arc<Context>, pod: &Arc<Pod>, memory: &Memory
         let sources = context.read(namespace, &volumes::sources_of(pod)).await?;
         let issued = refresh::issue(context, pod).await?;
         let directory = PodDirectory::new(&context.config.data_dir, pod.metadata.uid.as_deref().unwrap_or_default());
+        let claimed = context.claimed(pod).await?;
         let (pod, facts, tokens) = (pod.clone(), context.facts(Vec::new()), issued.tokens.clone());
-        tokio::task::spawn_blocking(move || volumes::prepare(&directory, &pod, &sources, &tokens, &facts)).await??;
+        let context = context.clone();
+        let work = move || {
+            volumes::prepare(&directory, &pod, &sources, &tokens, &facts)?;
+            claimed.iter().try_for_each(|wanted| context.disks.mount_for(&pod, &directory, wanted))
+        };
+        tokio::task::spawn_blocking(work).await??;
         Ok::<_, anyhow::Error>(issued)
     };
     match attempt.await {

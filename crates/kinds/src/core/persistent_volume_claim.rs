@@ -183,8 +183,8 @@ pub(crate) fn validate_spec(errors: &mut Vec<FieldError>, spec: &Value, path: &F
     if let Some(selector) = walk::at(spec, "selector") {
         crate::meta::selector(errors, selector, &path.child("selector"));
     }
-    let requests = path.child("resources").child("requests");
-    validate_size(errors, &spec["resources"]["requests"]["storage"], &requests.key("storage"));
+    let storage = path.child("resources").key("storage");
+    validate_size(errors, &spec["resources"]["requests"]["storage"], &storage);
     walk::one_of(errors, spec, "volumeMode", path, &["Block", "Filesystem"]);
     if let Some(name) = walk::text(spec, "storageClassName") {
         let path = path.child("storageClassName");

@@ -3,6 +3,7 @@
 use object_model::{FieldError, FieldPath, meta, names, time};
 use serde_json::Value;
 
+use crate::volumes::DEFAULT_CLASS;
 use crate::{ALL_VERBS, Column, Kind, Now, Resource, Scope, walk};
 
 pub(crate) static RESOURCE: Resource = Resource {
@@ -35,9 +36,6 @@ pub(crate) static RESOURCE: Resource = Resource {
     example: "apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {name: example}\nprovisioner: example.com/disk\n",
     hooks: &StorageClass,
 };
-
-/// The annotation of the class for claims that name none.
-const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
 struct StorageClass;
 

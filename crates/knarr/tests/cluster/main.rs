@@ -3,8 +3,10 @@
 //!
 //! The tests need root, and what `cargo xtask images` and `cargo xtask clients` make; `cargo xtask test` sees to both.
 
+mod application;
 mod bad_input;
 mod docker;
+mod helm;
 mod ingress;
 mod jobs;
 mod kubectl;
@@ -13,6 +15,7 @@ mod nodes;
 mod rights;
 mod services;
 mod stateful;
+mod storage;
 mod survival;
 mod tutorial;
 mod uninstall;
