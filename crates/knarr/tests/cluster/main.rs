@@ -7,6 +7,7 @@ mod application;
 mod bad_input;
 mod docker;
 mod helm;
+mod ingress;
 mod jobs;
 mod kubectl;
 mod node;
