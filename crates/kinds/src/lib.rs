@@ -16,6 +16,7 @@ mod events;
 pub mod indexes;
 pub mod meta;
 mod pod_template;
+mod policy;
 mod rbac;
 pub mod scale;
 mod storage;
@@ -58,6 +59,7 @@ pub static RESOURCES: &[&Resource] = &[
     &coordination::lease::RESOURCE,
     &discovery::endpoint_slice::RESOURCE,
     &events::event::RESOURCE,
+    &policy::pod_disruption_budget::RESOURCE,
     &storage::storage_class::RESOURCE,
     &rbac::role::CLUSTER_ROLE,
     &rbac::role::ROLE,
