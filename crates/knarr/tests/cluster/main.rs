@@ -3,9 +3,11 @@
 //!
 //! The tests need root, and what `cargo xtask images` and `cargo xtask clients` make; `cargo xtask test` sees to both.
 
+mod application;
 mod bad_input;
 mod budgets;
 mod docker;
+mod helm;
 mod jobs;
 mod kubectl;
 mod node;

