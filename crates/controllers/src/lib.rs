@@ -189,6 +189,7 @@ pub(crate) const SERVICES: Resource = core("services");
 pub(crate) const ENDPOINTS: Resource = core("endpoints");
 pub(crate) const ENDPOINT_SLICES: Resource =
     Resource { group: "discovery.k8s.io", version: "v1", plural: "endpointslices" };
+pub(crate) const INGRESSES: Resource = Resource { group: "networking.k8s.io", version: "v1", plural: "ingresses" };
 pub(crate) const NAMESPACES: Resource = core("namespaces");
 pub(crate) const REPLICA_SETS: Resource = apps("replicasets");
 pub(crate) const DEPLOYMENTS: Resource = apps("deployments");

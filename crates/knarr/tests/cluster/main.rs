@@ -8,6 +8,7 @@ mod bad_input;
 mod budgets;
 mod docker;
 mod helm;
+mod ingress;
 mod jobs;
 mod kubectl;
 mod node;
