@@ -17,6 +17,7 @@ pub mod indexes;
 pub mod meta;
 mod networking;
 mod pod_template;
+mod policy;
 mod rbac;
 pub mod scale;
 mod storage;
@@ -59,6 +60,7 @@ pub static RESOURCES: &[&Resource] = &[
     &coordination::lease::RESOURCE,
     &discovery::endpoint_slice::RESOURCE,
     &events::event::RESOURCE,
+    &policy::pod_disruption_budget::RESOURCE,
     &storage::storage_class::RESOURCE,
     &networking::ingress::RESOURCE,
     &networking::ingress_class::RESOURCE,

@@ -5,6 +5,7 @@
 
 mod application;
 mod bad_input;
+mod budgets;
 mod docker;
 mod helm;
 mod ingress;
