@@ -9,7 +9,7 @@ mod zone;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use client::{Cache, Client, ListParams, Reflector, Resource};
@@ -160,13 +160,17 @@ impl Server {
         let udp = Arc::new(sockets.udp);
         tasks.spawn(serve_udp(udp, shared.clone(), tasks.clone(), cancel.clone()));
         tasks.spawn(serve_tcp(sockets.tcp, shared.clone(), tasks.clone(), cancel.clone()));
+        let mut together = TOGETHER;
         loop {
             let more = async {
                 changed.notified().await;
-                tokio::time::sleep(TOGETHER).await;
+                tokio::time::sleep(together).await;
             };
             tokio::select! { () = cancel.cancelled() => break, () = more => {} }
+            let begin = Instant::now();
             let zone = build(&shared.config);
+            // With many Services a burst of changes is taken in in fewer steps.
+            together = TOGETHER.max(begin.elapsed());
             *shared.zone.write().unwrap_or_else(PoisonError::into_inner) = zone;
         }
         tasks.close();

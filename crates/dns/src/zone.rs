@@ -114,12 +114,12 @@ impl Zone {
     }
 
     fn add_service(&mut self, service: &Service, slices: &[&EndpointSlice]) {
-        let spec = service.spec.clone().unwrap_or_default();
+        let Some(spec) = &service.spec else { return };
         let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
         let name = service.metadata.name.as_deref().unwrap_or_default();
         let own = format!("{name}.{namespace}.svc.{}", self.domain);
         if spec.type_.as_deref() == Some("ExternalName") {
-            let target = spec.external_name.unwrap_or_default();
+            let target = spec.external_name.as_deref().unwrap_or_default();
             self.add(own, Data::Alias(target.trim_end_matches('.').to_lowercase()));
             return;
         }

@@ -96,12 +96,14 @@ fn objects<T: Clone>(cache: &Cache<T>) -> Vec<T> {
 
 impl Caches {
     fn view(&self) -> View {
+        // An Ingress names what is in its own namespace: the rest of a large cluster is not looked at.
+        let namespaces = self.ingresses.all().iter().map(|ingress| ingress.namespace.clone()).collect();
         View {
             ingresses: objects(&self.ingresses),
             classes: objects(&self.classes),
-            services: objects(&self.services),
-            slices: objects(&self.slices),
-            secrets: objects(&self.secrets),
+            services: objects_in(&self.services, &namespaces),
+            slices: objects_in(&self.slices, &namespaces),
+            secrets: objects_in(&self.secrets, &namespaces),
         }
     }
 
@@ -112,6 +114,11 @@ impl Caches {
         self.slices.synced().await;
         self.secrets.synced().await;
     }
+}
+
+/// The objects of some namespaces.
+fn objects_in<T: Clone>(cache: &Cache<T>, namespaces: &BTreeSet<String>) -> Vec<T> {
+    namespaces.iter().flat_map(|namespace| cache.in_namespace(namespace)).map(|cached| cached.object.clone()).collect()
 }
 
 /// Follows a resource and says when it changes.

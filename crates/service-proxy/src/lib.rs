@@ -144,10 +144,13 @@ impl Proxy {
         // What the kernel has: unknown at first, and after rules that it refused.
         let mut known: Option<Ruleset> = None;
         while !cancel.is_cancelled() {
+            let looked = Instant::now();
             let (all, behind) = (services.all(), slices.all());
             let mut wanted =
                 plan::ruleset(all.iter().map(|s| &s.object), behind.iter().map(|s| &s.object), &self.config);
             wanted.add_host_ports(pods.all().iter().flat_map(|pod| &pod.object));
+            // With many Services a burst of changes is planned in fewer steps.
+            let together = TOGETHER.max(looked.elapsed());
             let begin = Instant::now();
             let pause = match self.apply(known.take(), &wanted).await {
                 Ok(()) => {
@@ -165,7 +168,7 @@ impl Proxy {
                     Some(pause) => tokio::time::sleep(pause).await,
                     None => {
                         changed.notified().await;
-                        tokio::time::sleep(TOGETHER).await;
+                        tokio::time::sleep(together).await;
                     }
                 }
             };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use kinds::k8s::api::core::v1::{Pod, Service, ServicePort};
+use kinds::k8s::api::core::v1::{Pod, Service, ServicePort, ServiceSpec};
 use kinds::k8s::api::discovery::v1::EndpointSlice;
 
 use crate::Config;
@@ -59,7 +59,7 @@ pub(crate) fn ruleset<'a>(
     }
     let mut rules = Ruleset::default();
     for service in services {
-        let spec = service.spec.clone().unwrap_or_default();
+        let Some(spec) = &service.spec else { continue };
         let address = spec.cluster_ip.as_deref().and_then(|address| address.parse::<Ipv4Addr>().ok());
         // Headless ones and names of elsewhere are the business of the DNS alone.
         let Some(address) = address.filter(|_| spec.type_.as_deref() != Some("ExternalName")) else { continue };
@@ -67,8 +67,13 @@ pub(crate) fn ruleset<'a>(
         let name = service.metadata.name.as_deref().unwrap_or_default();
         let slices = behind.get(&(namespace, name)).map_or(&[][..], Vec::as_slice);
         for port in spec.ports.iter().flatten() {
-            let port =
-                Port { service, port, address, id: format!("{namespace}/{name}/{}/{}", protocol_of(port), port.port) };
+            let port = Port {
+                service,
+                spec,
+                port,
+                address,
+                id: format!("{namespace}/{name}/{}/{}", protocol_of(port), port.port),
+            };
             port.add(&mut rules, &endpoints(slices, port.port, config));
         }
     }
@@ -157,6 +162,7 @@ impl Ruleset {
 /// One port of one Service.
 struct Port<'a> {
     service: &'a Service,
+    spec: &'a ServiceSpec,
     port: &'a ServicePort,
     address: Ipv4Addr,
     id: String,
@@ -164,7 +170,7 @@ struct Port<'a> {
 
 impl Port<'_> {
     fn add(&self, rules: &mut Ruleset, endpoints: &[Endpoint]) {
-        let spec = self.service.spec.clone().unwrap_or_default();
+        let spec = self.spec;
         let protocol = protocol_of(self.port);
         if protocol == "udp" {
             rules.udp.extend(endpoints.iter().map(|endpoint| (endpoint.address, endpoint.port)));
@@ -221,8 +227,8 @@ impl Port<'_> {
             rules.services.insert(key(address), format!("goto {external}"));
         }
         rules.node_ports.extend(node_key.map(|key| (key, format!("goto {external}"))));
-        let ranges = spec.load_balancer_source_ranges.unwrap_or_default();
-        let ranges: Vec<&str> = ranges.iter().map(|range| range.trim()).collect();
+        let ranges = spec.load_balancer_source_ranges.iter().flatten();
+        let ranges: Vec<&str> = ranges.map(|range| range.trim()).collect();
         let entry = if ranges.is_empty() || balanced.is_empty() {
             external
         } else {
@@ -246,7 +252,7 @@ impl Port<'_> {
 
     /// Rules that send each new connection to one of the endpoints.
     fn spread(&self, rules: &mut Ruleset, endpoints: &[Endpoint]) -> Vec<String> {
-        let spec = self.service.spec.clone().unwrap_or_default();
+        let spec = self.spec;
         let protocol = protocol_of(self.port);
         let number = endpoints.len();
         if spec.session_affinity.as_deref() != Some("ClientIP") {
@@ -256,7 +262,8 @@ impl Port<'_> {
             let all = all.join(", ");
             return vec![format!("meta l4proto {protocol} dnat ip to numgen random mod {number} map {{ {all} }}")];
         }
-        let seconds = spec.session_affinity_config.and_then(|config| config.client_ip?.timeout_seconds);
+        let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+        let seconds = config.and_then(|config| config.timeout_seconds);
         let seconds = seconds.unwrap_or(STICKY_SECONDS);
         let mut steps = Vec::new();
         let mut verdicts = Vec::new();
