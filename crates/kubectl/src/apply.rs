@@ -24,13 +24,21 @@ fn in_file(source: &str, e: anyhow::Error) -> Failure {
     if wrong_field {
         let Failure { message, code } = failure(e);
         return Failure {
-            message: message.replacen("Error from server (BadRequest): ", &format!("Error from server (BadRequest): error when creating \"{source}\": "), 1),
+            message: message.replacen(
+                "Error from server (BadRequest): ",
+                &format!("Error from server (BadRequest): error when creating \"{source}\": "),
+                1,
+            ),
             code,
         };
     }
     match e.downcast_ref::<ApiError>() {
         Some(answer) if !matches!(answer.reason, Reason::Invalid) => Failure {
-            message: format!("Error from server ({}): error when creating \"{source}\": {}", answer.reason.as_str(), answer.message),
+            message: format!(
+                "Error from server ({}): error when creating \"{source}\": {}",
+                answer.reason.as_str(),
+                answer.message
+            ),
             code: 1,
         },
         // `The Pod "x" is invalid: …` stands for itself.
@@ -58,7 +66,8 @@ fn capitalised(message: &str) -> String {
 fn split_causes(list: &str) -> Vec<String> {
     let mut causes: Vec<String> = Vec::new();
     for part in list.split(", ") {
-        let begins = part.split_once(": ").is_some_and(|(path, _)| !path.contains(' ') && !path.is_empty());
+        let of_path = |c: char| c.is_ascii_alphanumeric() || ".[]-_/".contains(c);
+        let begins = part.split_once(": ").is_some_and(|(path, _)| !path.is_empty() && path.chars().all(of_path));
         match causes.last_mut() {
             Some(last) if !begins => *last += &format!(", {part}"),
             _ => causes.push(part.to_owned()),
@@ -81,9 +90,9 @@ fn remembered(object: &Value) -> String {
 
 fn show(format: Option<&Format>, discovery: &Discovery, object: &Value, word: &str, done: &str, dry: &str) -> Outcome {
     match format {
-        Some(format) if *format != Format::Name => {
-            print::objects(format, vec![object.clone()], false, |one| discovery.of(one).map_or_else(String::new, Resource::word))
-        }
+        Some(format) if *format != Format::Name => print::objects(format, vec![object.clone()], false, |one| {
+            discovery.of(one).map_or_else(String::new, Resource::word)
+        }),
         Some(_) => print::out(&format!("{word}/{}\n", object["metadata"]["name"].as_str().unwrap_or_default())),
         None => {
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
@@ -206,7 +215,10 @@ async fn server_side(context: &Context, format: Option<&Format>) -> Outcome {
     let (_, server_only, told) = dry_run(context)?;
     let manager = context.args.get("field-manager").unwrap_or("kubectl");
     let force = context.args.flag("force-conflicts");
-    let query = format!("?fieldManager={manager}&fieldValidation=Strict&force={force}{}", if server_only { "&dryRun=All" } else { "" });
+    let query = format!(
+        "?fieldManager={manager}&fieldValidation=Strict&force={force}{}",
+        if server_only { "&dryRun=All" } else { "" }
+    );
     each(context, async |discovery, resource, namespace, object| {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let path = resource.path(namespace.as_deref(), name) + &query;
@@ -227,7 +239,8 @@ pub(crate) async fn create(context: &Context) -> Outcome {
     let (client_only, server_only, told) = dry_run(context)?;
     let source = context.args.all("filename").join(",");
     let source = if source == "-" { "STDIN".to_owned() } else { source };
-    let query = format!("?fieldManager=kubectl-create&fieldValidation=Strict{}", if server_only { "&dryRun=All" } else { "" });
+    let query =
+        format!("?fieldManager=kubectl-create&fieldValidation=Strict{}", if server_only { "&dryRun=All" } else { "" });
     each(context, async |discovery, resource, namespace, object| {
         if client_only {
             return show(format.as_ref(), discovery, &object, &resource.word(), "created", told);
@@ -243,7 +256,9 @@ pub(crate) async fn create(context: &Context) -> Outcome {
 pub(crate) async fn create_namespace(context: &Context) -> Outcome {
     let [name] = &context.args.words[..] else {
         let count = context.args.words.len();
-        return Err(error(format!("exactly one NAME is required, got {count}\nSee 'kubectl create namespace -h' for help and examples")));
+        return Err(error(format!(
+            "exactly one NAME is required, got {count}\nSee 'kubectl create namespace -h' for help and examples"
+        )));
     };
     let format = asked_format(context)?;
     let (client_only, server_only, told) = dry_run(context)?;
@@ -253,12 +268,16 @@ pub(crate) async fn create_namespace(context: &Context) -> Outcome {
         object
     } else {
         let query = if server_only { "?dryRun=All" } else { "" };
-        context.server.put(Method::POST, &format!("/api/v1/namespaces{query}"), "application/json", &object).await.map_err(|e| {
-            match e.downcast_ref::<ApiError>() {
-                Some(answer) if answer.reason == Reason::Invalid => Failure { message: format!("The {}", capitalised(&answer.message)), code: 1 },
+        context
+            .server
+            .put(Method::POST, &format!("/api/v1/namespaces{query}"), "application/json", &object)
+            .await
+            .map_err(|e| match e.downcast_ref::<ApiError>() {
+                Some(answer) if answer.reason == Reason::Invalid => {
+                    Failure { message: format!("The {}", capitalised(&answer.message)), code: 1 }
+                }
                 _ => failure(e),
-            }
-        })?
+            })?
     };
     show(format.as_ref(), &discovery, &made, "namespace", "created", told)
 }
@@ -272,7 +291,10 @@ mod tests {
         let one = "Pod \"x\" is invalid: spec.containers: Required value";
         assert_eq!(capitalised(one), "Pod \"x\" is invalid: spec.containers: Required value");
         let two = "Deployment.apps \"x\" is invalid: [spec.a: Required value, spec.b: Invalid value: \"c, d\": no]";
-        assert_eq!(capitalised(two), "Deployment \"x\" is invalid: \n* spec.a: Required value\n* spec.b: Invalid value: \"c, d\": no");
+        assert_eq!(
+            capitalised(two),
+            "Deployment \"x\" is invalid: \n* spec.a: Required value\n* spec.b: Invalid value: \"c, d\": no"
+        );
     }
 
     #[test]

@@ -135,7 +135,9 @@ impl Args {
     pub fn number(&self, name: &str) -> Outcome<Option<i64>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         value.parse().map(Some).map_err(|_| {
-            error(format!("invalid argument {value:?} for \"--{name}\" flag: strconv.ParseInt: parsing {value:?}: invalid syntax"))
+            error(format!(
+                "invalid argument {value:?} for \"--{name}\" flag: strconv.ParseInt: parsing {value:?}: invalid syntax"
+            ))
         })
     }
 
@@ -211,6 +213,9 @@ mod tests {
 
     #[test]
     fn durations_are_gos() {
-        assert_eq!(["60s", "1m30s", "0", "2h", "x"].map(duration), [Some(60.0), Some(90.0), Some(0.0), Some(7200.0), None]);
+        assert_eq!(
+            ["60s", "1m30s", "0", "2h", "x"].map(duration),
+            [Some(60.0), Some(90.0), Some(0.0), Some(7200.0), None]
+        );
     }
 }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::args::Args;
-use crate::failure::{Outcome, error};
+use crate::failure::{Failure, Outcome, error};
 
 /// How the server is reached, and as whom.
 #[derive(Clone, Debug, Default)]
@@ -96,18 +96,26 @@ pub(crate) fn access(args: &Args, config: &Value) -> Outcome<Access> {
     let context = args.get("context").map_or_else(|| config["current-context"].clone(), |name| json!(name));
     let entry = named(config, "contexts", &context);
     if entry.is_none() && args.get("context").is_some() {
-        return Err(error(format!("context {context} does not exist")));
+        let name = context.as_str().unwrap_or_default();
+        return Err(Failure {
+            message: format!("Error in configuration: context was not found for specified context: {name}"),
+            code: 1,
+        });
     }
     let entry = entry.map(|entry| entry["context"].clone()).unwrap_or_default();
     let cluster = named(config, "clusters", &entry["cluster"]).map(|one| one["cluster"].clone()).unwrap_or_default();
     let user = named(config, "users", &entry["user"]).map(|one| one["user"].clone()).unwrap_or_default();
-    let server = args.get("server").or_else(|| cluster["server"].as_str()).unwrap_or("http://localhost:8080").to_owned();
+    let server =
+        args.get("server").or_else(|| cluster["server"].as_str()).unwrap_or("http://localhost:8080").to_owned();
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let token = match (args.get("token"), text(&user["token"]), text(&user["tokenFile"])) {
         (Some(token), ..) => Some(token.to_owned()),
         (None, Some(token), _) => Some(token),
         (None, None, Some(file)) => Some(
-            std::fs::read_to_string(&file).map_err(|e| error(format!("read token file {file}: {e}")))?.trim().to_owned(),
+            std::fs::read_to_string(&file)
+                .map_err(|e| error(format!("read token file {file}: {e}")))?
+                .trim()
+                .to_owned(),
         ),
         _ => None,
     };
@@ -147,9 +155,15 @@ mod tests {
             access(&Args::read("kubectl", &words, &[]).unwrap(), &config)
         };
         let plain = access_with("").unwrap();
-        assert_eq!((plain.server.as_str(), plain.namespace.as_str(), plain.token.as_deref()), ("https://x:1", "team", Some("t")));
+        assert_eq!(
+            (plain.server.as_str(), plain.namespace.as_str(), plain.token.as_deref()),
+            ("https://x:1", "team", Some("t"))
+        );
         assert_eq!(plain.authority, b"A");
         assert_eq!(access_with("-n other").unwrap().namespace, "other");
-        assert_eq!(access_with("--context=z").unwrap_err().message, "error: context \"z\" does not exist");
+        assert_eq!(
+            access_with("--context=z").unwrap_err().message,
+            "Error in configuration: context was not found for specified context: z"
+        );
     }
 }

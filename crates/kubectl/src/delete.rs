@@ -26,7 +26,9 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let files = args.all("filename");
     let (all, selector) = (args.flag("all"), args.get("selector").is_some() || args.get("field-selector").is_some());
     if args.words.is_empty() && files.is_empty() {
-        return Err(error("You must provide one or more resources by argument or filename.\nExample resource specifications include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'\n   '<resource> <name>'\n   '<resource>'"));
+        return Err(error(
+            "You must provide one or more resources by argument or filename.\nExample resource specifications include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'\n   '<resource> <name>'\n   '<resource>'",
+        ));
     }
     let mut grace = args.number("grace-period")?;
     let force = args.flag("force");
@@ -42,14 +44,18 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     }
     if force {
         grace = grace.or(Some(0));
-        eprintln!("Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely.");
+        eprintln!(
+            "Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely."
+        );
     }
     let cascade = match args.get("cascade").unwrap_or("background") {
         "background" | "true" => "Background",
         "foreground" => "Foreground",
         "orphan" | "false" => "Orphan",
         other => {
-            return Err(error(format!("invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\"")));
+            return Err(error(format!(
+                "invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""
+            )));
         }
     };
     let discovery = context.discovery().await?;
@@ -113,7 +119,10 @@ pub(crate) async fn run(context: &Context) -> Outcome {
                 if files.is_empty() {
                     eprintln!("{message}");
                 } else {
-                    eprintln!("{}", message.replacen("): ", &format!("): error when deleting \"{}\": ", source(&files)), 1));
+                    eprintln!(
+                        "{}",
+                        message.replacen("): ", &format!("): error when deleting \"{}\": ", source(&files)), 1)
+                    );
                 }
                 failed = true;
             }
@@ -130,7 +139,8 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         match limit {
             None => gone.await?,
             Some(limit) => tokio::time::timeout(limit, gone).await.map_err(|_| {
-                let first = doomed.first().map(|one| format!(" on {}/{}", one.resource.plural, one.name)).unwrap_or_default();
+                let first =
+                    doomed.first().map(|one| format!(" on {}/{}", one.resource.plural, one.name)).unwrap_or_default();
                 error(format!("timed out waiting for the condition{first}"))
             })??,
         }

@@ -61,9 +61,31 @@ pub(crate) fn map_lines(title: &str, map: &Value, between: &str, skip: &[&str]) 
     if all.is_empty() { format!("{title}:\t<none>\n") } else { format!("{title}:\t{}\n", all.join("\n\t")) }
 }
 
-/// Annotations, without what apply remembers there; long ones on lines of their own.
+/// Annotations, without what apply remembers there; long ones on lines of their own, cut.
 pub(crate) fn annotations(object: &Value) -> String {
-    map_lines("Annotations", &object["metadata"]["annotations"], ": ", &["kubectl.kubernetes.io/last-applied-configuration"])
+    const LONGEST: usize = 140;
+    let mut lines = Vec::new();
+    for (key, value) in object["metadata"]["annotations"].as_object().into_iter().flatten() {
+        if key == "kubectl.kubernetes.io/last-applied-configuration" {
+            continue;
+        }
+        let value = text(value);
+        let value = value.strip_suffix('\n').unwrap_or(&value);
+        if value.len() + key.len() + 2 < LONGEST && !value.contains('\n') {
+            lines.push(format!("{key}: {value}"));
+            continue;
+        }
+        lines.push(format!("{key}:"));
+        for line in value.split('\n') {
+            let cut: String = line.chars().take(LONGEST - 2).collect();
+            lines.push(format!("  {cut}{}", if cut.len() < line.len() { "..." } else { "" }));
+        }
+    }
+    if lines.is_empty() {
+        "Annotations:\t<none>\n".to_owned()
+    } else {
+        format!("Annotations:\t{}\n", lines.join("\n\t"))
+    }
 }
 
 /// A time as descriptions have it: `Mon, 23 Nov 2026 15:00:00 +0000`.
@@ -105,17 +127,25 @@ pub(crate) async fn events(context: &Context, object: &Value) -> Outcome<String>
     let namespace = metadata["namespace"].as_str();
     // Whoever reports on a node knows it by its name alone.
     let uid = if object["kind"] == "Node" { metadata["name"].as_str() } else { metadata["uid"].as_str() };
-    let mut fields = vec![format!("involvedObject.name={}", name_of(object)), format!("involvedObject.kind={}", text(&object["kind"]))];
+    let mut fields = vec![
+        format!("involvedObject.name={}", name_of(object)),
+        format!("involvedObject.kind={}", text(&object["kind"])),
+    ];
     fields.extend(namespace.map(|namespace| format!("involvedObject.namespace={namespace}")));
     fields.extend(uid.map(|uid| format!("involvedObject.uid={uid}")));
-    let place = namespace.map_or("/api/v1/events".to_owned(), |namespace| format!("/api/v1/namespaces/{namespace}/events"));
+    let place =
+        namespace.map_or("/api/v1/events".to_owned(), |namespace| format!("/api/v1/namespaces/{namespace}/events"));
     let list = context.fetch(&format!("{place}?fieldSelector={}", encode(&fields.join(",")))).await?;
     let mut all: Vec<Value> = list["items"].as_array().cloned().unwrap_or_default();
     if all.is_empty() {
         return Ok("Events:\t<none>\n".to_owned());
     }
     let last = |event: &Value| {
-        [&event["series"]["lastObservedTime"], &event["lastTimestamp"], &event["eventTime"]].into_iter().find(|t| t.is_string()).cloned().unwrap_or_default()
+        [&event["series"]["lastObservedTime"], &event["lastTimestamp"], &event["eventTime"]]
+            .into_iter()
+            .find(|t| t.is_string())
+            .cloned()
+            .unwrap_or_default()
     };
     all.sort_by_key(|event| last(event).as_str().unwrap_or_default().to_owned());
     let now = client::clock::now();
@@ -128,9 +158,11 @@ pub(crate) async fn events(context: &Context, object: &Value) -> Outcome<String>
         } else {
             age(first, now)
         };
-        let from = event["source"]["component"].as_str().or_else(|| event["reportingComponent"].as_str()).unwrap_or_default();
-        let message = text(&event["message"]);
-        let _ = writeln!(out, "  {}\t{}\t{age}\t{from}\t{}", text(&event["type"]), text(&event["reason"]), message.trim());
+        let from =
+            event["source"]["component"].as_str().or_else(|| event["reportingComponent"].as_str()).unwrap_or_default();
+        let part = event["involvedObject"]["fieldPath"].as_str().filter(|path| !path.is_empty());
+        let message = part.map(|path| format!("{path}: ")).unwrap_or_default() + text(&event["message"]).trim();
+        let _ = writeln!(out, "  {}\t{}\t{age}\t{from}\t{}", text(&event["type"]), text(&event["reason"]), message);
     }
     Ok(out)
 }
@@ -139,7 +171,9 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let args = &context.args;
     let files = args.all("filename");
     if args.words.is_empty() && files.is_empty() {
-        return Err(error("You must specify the type of resource to describe. Use \"kubectl api-resources\" for a complete list of supported resources.\n"));
+        return Err(error(
+            "You must specify the type of resource to describe. Use \"kubectl api-resources\" for a complete list of supported resources.\n",
+        ));
     }
     let discovery = context.discovery().await?;
     let mut objects: Vec<(Resource, Value)> = Vec::new();
@@ -167,7 +201,8 @@ pub(crate) async fn run(context: &Context) -> Outcome {
                 }
             },
             None => {
-                let list = context.fetch(&(resource.path(namespace.as_deref(), "") + &get::query(context, &[]))).await?;
+                let list =
+                    context.fetch(&(resource.path(namespace.as_deref(), "") + &get::query(context, &[]))).await?;
                 list["items"].as_array().into_iter().flatten().cloned().for_each(&mut add);
             }
         }
@@ -192,6 +227,9 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             "Deployment" => deployment(context, object).await?,
             "ReplicaSet" => replica_set(context, object).await?,
             "Service" => service(context, object).await?,
+            "Namespace" => namespace(context, object).await,
+            "ConfigMap" => config_map(object) + &events(context, object).await?,
+            "Secret" => secret(object),
             _ => generic(object) + &events(context, object).await?,
         };
         texts.push(align(&text));
@@ -204,14 +242,10 @@ pub(crate) async fn run(context: &Context) -> Outcome {
 pub(crate) fn pod_template(template: &Value, depth: usize) -> String {
     let pad = " ".repeat(depth);
     let mut out = String::new();
-    for line in map_lines("Labels", &template["metadata"]["labels"], "=", &[]).lines() {
-        let _ = writeln!(out, "{pad}{line}");
-    }
-    let skip = ["kubectl.kubernetes.io/last-applied-configuration"];
+    // Only the first of several lines is indented.
+    let _ = write!(out, "{pad}{}", map_lines("Labels", &template["metadata"]["labels"], "=", &[]));
     if template["metadata"]["annotations"].as_object().is_some_and(|all| !all.is_empty()) {
-        for line in map_lines("Annotations", &template["metadata"]["annotations"], ": ", &skip).lines() {
-            let _ = writeln!(out, "{pad}{line}");
-        }
+        let _ = write!(out, "{pad}{}", annotations(template));
     }
     let account = template["spec"]["serviceAccountName"].as_str();
     if let Some(account) = account.filter(|one| !one.is_empty()) {
@@ -222,11 +256,12 @@ pub(crate) fn pod_template(template: &Value, depth: usize) -> String {
         if !all.is_empty() {
             let _ = writeln!(out, "{pad}{title}:");
             for container in &all {
-                out += &describe_pod::container(container, None, &Value::Null, &format!("{pad} "));
+                out +=
+                    &describe_pod::container(container, None, &Value::Null, (&format!("{pad} "), &format!("{pad}  ")));
             }
         }
     }
-    out += &describe_pod::volumes(&template["spec"]["volumes"], &pad);
+    out += &describe_pod::volumes(&template["spec"]["volumes"], &pad, (&format!("{pad} "), &format!("{pad}  ")));
     let selectors = map_lines("Node-Selectors", &template["spec"]["nodeSelector"], "=", &[]);
     selectors.lines().for_each(|line| {
         let _ = writeln!(out, "{pad}{line}");
@@ -269,7 +304,12 @@ async fn replica_sets_of(context: &Context, deployment: &Value) -> Outcome<(Stri
         if !owners.is_some_and(|all| all.iter().any(|owner| owner["uid"] == deployment["metadata"]["uid"])) {
             continue;
         }
-        let line = format!("{} ({}/{} replicas created)", name_of(set), number(&set["status"]["replicas"]), number(&set["spec"]["replicas"]));
+        let line = format!(
+            "{} ({}/{} replicas created)",
+            name_of(set),
+            number(&set["status"]["replicas"]),
+            number(&set["spec"]["replicas"])
+        );
         let current = &set["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == revision;
         if current { new.push(line) } else { old.push((text(&set["metadata"]["creationTimestamp"]), line)) }
     }
@@ -295,10 +335,20 @@ async fn deployment(context: &Context, object: &Value) -> Outcome<String> {
         number(&status["availableReplicas"]),
         number(&status["unavailableReplicas"])
     );
-    let _ = writeln!(out, "StrategyType:\t{}\nMinReadySeconds:\t{}", text(&spec["strategy"]["type"]), number(&spec["minReadySeconds"]));
+    let _ = writeln!(
+        out,
+        "StrategyType:\t{}\nMinReadySeconds:\t{}",
+        text(&spec["strategy"]["type"]),
+        number(&spec["minReadySeconds"])
+    );
     let rolling = &spec["strategy"]["rollingUpdate"];
     if !rolling.is_null() {
-        let _ = writeln!(out, "RollingUpdateStrategy:\t{} max unavailable, {} max surge", text(&rolling["maxUnavailable"]), text(&rolling["maxSurge"]));
+        let _ = writeln!(
+            out,
+            "RollingUpdateStrategy:\t{} max unavailable, {} max surge",
+            text(&rolling["maxUnavailable"]),
+            text(&rolling["maxSurge"])
+        );
     }
     out += "Pod Template:\n";
     out += &pod_template(&spec["template"], 2);
@@ -310,7 +360,12 @@ async fn deployment(context: &Context, object: &Value) -> Outcome<String> {
 
 async fn replica_set(context: &Context, object: &Value) -> Outcome<String> {
     let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
-    let mut out = format!("Name:\t{}\nNamespace:\t{}\nSelector:\t{}\n", name_of(object), text(&metadata["namespace"]), selector_line(&spec["selector"])?);
+    let mut out = format!(
+        "Name:\t{}\nNamespace:\t{}\nSelector:\t{}\n",
+        name_of(object),
+        text(&metadata["namespace"]),
+        selector_line(&spec["selector"])?
+    );
     out += &map_lines("Labels", &metadata["labels"], "=", &[]);
     out += &annotations(object);
     out += &controlled_by(object);
@@ -331,7 +386,8 @@ async fn replica_set(context: &Context, object: &Value) -> Outcome<String> {
             _ => waiting += 1,
         }
     }
-    let _ = writeln!(out, "Pods Status:\t{running} Running / {waiting} Waiting / {succeeded} Succeeded / {failed} Failed");
+    let _ =
+        writeln!(out, "Pods Status:\t{running} Running / {waiting} Waiting / {succeeded} Succeeded / {failed} Failed");
     out += "Pod Template:\n";
     out += &pod_template(&spec["template"], 2);
     out += &conditions(object);
@@ -359,12 +415,22 @@ async fn service(context: &Context, object: &Value) -> Outcome<String> {
     out += &annotations(object);
     let selector = print::labels_text(&spec["selector"]);
     let _ = writeln!(out, "Selector:\t{selector}\nType:\t{}", text(&spec["type"]));
-    let _ = writeln!(out, "IP Family Policy:\t{}\nIP Families:\t{}", or_none(&spec["ipFamilyPolicy"]), join(&spec["ipFamilies"]));
+    let _ = writeln!(
+        out,
+        "IP Family Policy:\t{}\nIP Families:\t{}",
+        or_none(&spec["ipFamilyPolicy"]),
+        join(&spec["ipFamilies"])
+    );
     let _ = writeln!(out, "IP:\t{}\nIPs:\t{}", text(&spec["clusterIP"]), join(&spec["clusterIPs"]));
     if spec["externalIPs"].as_array().is_some_and(|all| !all.is_empty()) {
         let _ = writeln!(out, "External IPs:\t{}", join(&spec["externalIPs"]));
     }
-    let ingress: Vec<String> = object["status"]["loadBalancer"]["ingress"].as_array().into_iter().flatten().map(|one| if one["ip"].is_string() { text(&one["ip"]) } else { text(&one["hostname"]) }).collect();
+    let ingress: Vec<String> = object["status"]["loadBalancer"]["ingress"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|one| if one["ip"].is_string() { text(&one["ip"]) } else { text(&one["hostname"]) })
+        .collect();
     if !ingress.is_empty() {
         let _ = writeln!(out, "LoadBalancer Ingress:\t{}", ingress.join(", "));
     }
@@ -375,15 +441,27 @@ async fn service(context: &Context, object: &Value) -> Outcome<String> {
     let slices = context.fetch(&format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3D{}", name_of(object))).await;
     for port in spec["ports"].as_array().into_iter().flatten() {
         let name = port["name"].as_str().filter(|name| !name.is_empty()).unwrap_or("<unset>");
-        let _ = writeln!(out, "Port:\t{name}\t{}/{}\nTargetPort:\t{}/{1}", number(&port["port"]), text(&port["protocol"]), text(&port["targetPort"]));
+        let _ = writeln!(
+            out,
+            "Port:\t{name}\t{}/{}\nTargetPort:\t{}/{1}",
+            number(&port["port"]),
+            text(&port["protocol"]),
+            text(&port["targetPort"])
+        );
         if number(&port["nodePort"]) != 0 {
             let _ = writeln!(out, "NodePort:\t{name}\t{}/{}", number(&port["nodePort"]), text(&port["protocol"]));
         }
         let mut ends = Vec::new();
         if let Ok(slices) = &slices {
             for slice in slices["items"].as_array().into_iter().flatten() {
-                let of_port = slice["ports"].as_array().into_iter().flatten().find(|one| text(&one["name"]) == text(&port["name"]));
-                for endpoint in slice["endpoints"].as_array().into_iter().flatten().filter(|e| e["conditions"]["ready"] != false) {
+                let of_port = slice["ports"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .find(|one| text(&one["name"]) == text(&port["name"]));
+                for endpoint in
+                    slice["endpoints"].as_array().into_iter().flatten().filter(|e| e["conditions"]["ready"] != false)
+                {
                     for address in endpoint["addresses"].as_array().into_iter().flatten() {
                         ends.extend(of_port.map(|one| format!("{}:{}", text(address), number(&one["port"]))));
                     }
@@ -396,12 +474,68 @@ async fn service(context: &Context, object: &Value) -> Outcome<String> {
         let _ = writeln!(out, "Endpoints:\t{shown}");
     }
     let _ = writeln!(out, "Session Affinity:\t{}", text(&spec["sessionAffinity"]));
-    for (field, title) in [("externalTrafficPolicy", "External Traffic Policy"), ("internalTrafficPolicy", "Internal Traffic Policy")] {
+    for (field, title) in
+        [("externalTrafficPolicy", "External Traffic Policy"), ("internalTrafficPolicy", "Internal Traffic Policy")]
+    {
         if spec[field].is_string() {
             let _ = writeln!(out, "{title}:\t{}", text(&spec[field]));
         }
     }
     Ok(out + &events(context, object).await?)
+}
+
+fn head(object: &Value) -> String {
+    let metadata = &object["metadata"];
+    let mut out = format!("Name:\t{}\n", name_of(object));
+    if let Some(namespace) = metadata["namespace"].as_str() {
+        let _ = writeln!(out, "Namespace:\t{namespace}");
+    }
+    out + &map_lines("Labels", &metadata["labels"], "=", &[]) + &annotations(object)
+}
+
+async fn namespace(context: &Context, object: &Value) -> String {
+    let mut out = head(object) + &format!("Status:\t{}\n", text(&object["status"]["phase"]));
+    for (plural, title, none) in [
+        ("resourcequotas", "Resource Quotas", "No resource quota."),
+        ("limitranges", "Resource Limits", "No LimitRange resource."),
+    ] {
+        // A server without the kind has nothing to tell of it.
+        let Ok(list) = context.fetch(&format!("/api/v1/namespaces/{}/{plural}", name_of(object))).await else {
+            continue;
+        };
+        let names: Vec<&str> = list["items"].as_array().into_iter().flatten().map(name_of).collect();
+        if names.is_empty() {
+            let _ = writeln!(out, "\n{none}");
+        } else {
+            let _ = writeln!(out, "\n{title}\n  Name:\t{}", names.join(", "));
+        }
+    }
+    out
+}
+
+fn config_map(object: &Value) -> String {
+    let mut out = head(object) + "\nData\n====\n";
+    for (key, value) in object["data"].as_object().into_iter().flatten() {
+        let _ = write!(out, "{key}:\n----\n{}\n\n", text(value));
+    }
+    out += "\nBinaryData\n====\n";
+    for (key, value) in object["binaryData"].as_object().into_iter().flatten() {
+        let _ = writeln!(out, "{key}: {} bytes", decoded_length(value));
+    }
+    out + "\n"
+}
+
+fn secret(object: &Value) -> String {
+    let mut out = head(object) + &format!("\nType:\t{}\n\nData\n====\n", text(&object["type"]));
+    for (key, value) in object["data"].as_object().into_iter().flatten() {
+        let _ = writeln!(out, "{key}:\t{} bytes", decoded_length(value));
+    }
+    out
+}
+
+fn decoded_length(value: &Value) -> usize {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.decode(text(value)).map_or(0, |bytes| bytes.len())
 }
 
 /// The form for kinds that have none of their own: every field, indented.
@@ -463,7 +597,8 @@ fn tree(value: &Value, depth: usize, out: &mut String) {
                 }
             }
             other => {
-                let _ = writeln!(out, "{pad}{title}:\t{}", if other.is_null() { "<nil>".to_owned() } else { text(other) });
+                let _ =
+                    writeln!(out, "{pad}{title}:\t{}", if other.is_null() { "<nil>".to_owned() } else { text(other) });
             }
         }
     }
@@ -485,7 +620,14 @@ mod tests {
         let now: jiff::Timestamp = "2026-11-23T15:00:00Z".parse().unwrap();
         let of = |text: &str| age(&json!(text), now);
         assert_eq!(
-            ["2026-11-23T14:59:00Z", "2026-11-23T14:55:30Z", "2026-11-23T14:00:00Z", "2026-11-23T09:30:00Z", "2026-11-20T14:00:00Z"].map(of),
+            [
+                "2026-11-23T14:59:00Z",
+                "2026-11-23T14:55:30Z",
+                "2026-11-23T14:00:00Z",
+                "2026-11-23T09:30:00Z",
+                "2026-11-20T14:00:00Z"
+            ]
+            .map(of),
             ["60s", "4m30s", "60m", "5h30m", "3d1h"]
         );
         assert_eq!(time(&json!("2026-11-23T15:00:00Z")), "Mon, 23 Nov 2026 15:00:00 +0000");

@@ -72,7 +72,7 @@ pub(crate) async fn pod(context: &Context, object: &Value) -> Outcome<String> {
         let _ = writeln!(out, "{title}:");
         for one in &all {
             let found = status[statuses].as_array().and_then(|all| all.iter().find(|s| s["name"] == one["name"]));
-            out += &container(one, Some(found.unwrap_or(&Value::Null)), object, "  ");
+            out += &container(one, Some(found.unwrap_or(&Value::Null)), object, ("  ", "    "));
         }
     }
     let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
@@ -82,7 +82,7 @@ pub(crate) async fn pod(context: &Context, object: &Value) -> Outcome<String> {
             let _ = writeln!(out, "  {} \t{} ", text(&one["type"]), text(&one["status"]));
         }
     }
-    out += &volumes(&spec["volumes"], "");
+    out += &volumes(&spec["volumes"], "", ("  ", "    "));
     if let Some(class) = status["qosClass"].as_str() {
         let _ = writeln!(out, "QoS Class:\t{class}");
     }
@@ -91,10 +91,11 @@ pub(crate) async fn pod(context: &Context, object: &Value) -> Outcome<String> {
     Ok(out + &events(context, object).await?)
 }
 
-/// A container; with a status (or null for one that is not known yet) if it belongs to a pod.
-pub(crate) fn container(spec: &Value, status: Option<&Value>, pod: &Value, pad: &str) -> String {
-    let mut out = format!("{pad}{}:\n", name_of_container(spec));
-    let pad = format!("{pad}  ");
+/// A container; with a status (or null for one that is not known yet) if it belongs to a pod. `pads` stand before its name
+/// and before the rest.
+pub(crate) fn container(spec: &Value, status: Option<&Value>, pod: &Value, pads: (&str, &str)) -> String {
+    let mut out = format!("{}{}:\n", pads.0, text(&spec["name"]));
+    let pad = pads.1;
     if let Some(status) = status {
         let _ = writeln!(out, "{pad}Container ID:\t{}", text(&status["containerID"]));
     }
@@ -108,14 +109,21 @@ pub(crate) fn container(spec: &Value, status: Option<&Value>, pod: &Value, pad: 
             .iter()
             .map(|port| {
                 let name = port["name"].as_str().filter(|_| key == "containerPort").map(|name| format!(" ({name})"));
-                let host = if key == "hostPort" { port["name"].as_str().map(|name| format!(" ({name})")) } else { None };
-                format!("{}/{}{}", port[key].as_i64().unwrap_or(0), port["protocol"].as_str().unwrap_or("TCP"), name.or(host).unwrap_or_default())
+                let host =
+                    if key == "hostPort" { port["name"].as_str().map(|name| format!(" ({name})")) } else { None };
+                format!(
+                    "{}/{}{}",
+                    port[key].as_i64().unwrap_or(0),
+                    port["protocol"].as_str().unwrap_or("TCP"),
+                    name.or(host).unwrap_or_default()
+                )
             })
             .collect();
         if all.is_empty() { "<none>".to_owned() } else { all.join(", ") }
     };
     let plural = if ports.len() > 1 { "s" } else { "" };
-    let _ = writeln!(out, "{pad}Port{plural}:\t{}\n{pad}Host Port{plural}:\t{}", list("containerPort"), list("hostPort"));
+    let _ =
+        writeln!(out, "{pad}Port{plural}:\t{}\n{pad}Host Port{plural}:\t{}", list("containerPort"), list("hostPort"));
     for (key, title) in [("command", "Command"), ("args", "Args")] {
         if let Some(words) = spec[key].as_array().filter(|words| !words.is_empty()) {
             let _ = writeln!(out, "{pad}{title}:");
@@ -125,9 +133,9 @@ pub(crate) fn container(spec: &Value, status: Option<&Value>, pod: &Value, pad: 
         }
     }
     if let Some(status) = status {
-        state(&mut out, &pad, "State", &status["state"], status.is_null());
+        state(&mut out, pad, "State", &status["state"], status.is_null());
         if status["lastState"].as_object().is_some_and(|last| last.contains_key("terminated")) {
-            state(&mut out, &pad, "Last State", &status["lastState"], false);
+            state(&mut out, pad, "Last State", &status["lastState"], false);
         }
         let _ = writeln!(out, "{pad}Ready:\t{}", truth(status["ready"] == true));
         let _ = writeln!(out, "{pad}Restart Count:\t{}", status["restartCount"].as_i64().unwrap_or(0));
@@ -150,7 +158,11 @@ pub(crate) fn container(spec: &Value, status: Option<&Value>, pod: &Value, pad: 
     if !from.is_empty() {
         let _ = writeln!(out, "{pad}Environment Variables from:");
         for one in &from {
-            let (kind, source) = if one["configMapRef"].is_null() { ("Secret", &one["secretRef"]) } else { ("ConfigMap", &one["configMapRef"]) };
+            let (kind, source) = if one["configMapRef"].is_null() {
+                ("Secret", &one["secretRef"])
+            } else {
+                ("ConfigMap", &one["configMapRef"])
+            };
             let _ = writeln!(out, "{pad}  {}\t{kind}\tOptional: {}", text(&source["name"]), source["optional"] == true);
         }
     }
@@ -172,14 +184,11 @@ pub(crate) fn container(spec: &Value, status: Option<&Value>, pod: &Value, pad: 
         for mount in mounts {
             let mut how = vec![if mount["readOnly"] == true { "ro".to_owned() } else { "rw".to_owned() }];
             how.extend(mount["subPath"].as_str().filter(|p| !p.is_empty()).map(|path| format!("path=\"{path}\"")));
-            let _ = writeln!(out, "{pad}  {} from {} ({})", text(&mount["mountPath"]), text(&mount["name"]), how.join(","));
+            let _ =
+                writeln!(out, "{pad}  {} from {} ({})", text(&mount["mountPath"]), text(&mount["name"]), how.join(","));
         }
     }
     out
-}
-
-fn name_of_container(spec: &Value) -> String {
-    text(&spec["name"])
 }
 
 fn variable(one: &Value, pod: &Value) -> String {
@@ -194,7 +203,12 @@ fn variable(one: &Value, pod: &Value) -> String {
     for (key, kind) in [("configMapKeyRef", "config map"), ("secretKeyRef", "secret")] {
         if !from[key].is_null() {
             let source = &from[key];
-            return format!("<set to the key '{}' of {kind} '{}'>\tOptional: {}", text(&source["key"]), text(&source["name"]), source["optional"] == true);
+            return format!(
+                "<set to the key '{}' of {kind} '{}'>\tOptional: {}",
+                text(&source["key"]),
+                text(&source["name"]),
+                source["optional"] == true
+            );
         }
     }
     if let Some(resource) = from["resourceFieldRef"]["resource"].as_str() {
@@ -219,10 +233,19 @@ fn probe(probe: &Value) -> String {
     if !probe["httpGet"].is_null() {
         let get = &probe["httpGet"];
         let scheme = get["scheme"].as_str().unwrap_or("HTTP").to_lowercase();
-        return format!("http-get {scheme}://{}:{}{} {times}", text(&get["host"]), text(&get["port"]), text(&get["path"]));
+        return format!(
+            "http-get {scheme}://{}:{}{} {times}",
+            text(&get["host"]),
+            text(&get["port"]),
+            text(&get["path"])
+        );
     }
     if !probe["tcpSocket"].is_null() {
-        return format!("tcp-socket {}:{} {times}", text(&probe["tcpSocket"]["host"]), text(&probe["tcpSocket"]["port"]));
+        return format!(
+            "tcp-socket {}:{} {times}",
+            text(&probe["tcpSocket"]["host"]),
+            text(&probe["tcpSocket"]["port"])
+        );
     }
     format!("unknown {times}")
 }
@@ -246,22 +269,27 @@ fn state(out: &mut String, pad: &str, title: &str, state: &Value, unknown: bool)
         if let Some(signal) = ended["signal"].as_i64().filter(|signal| *signal > 0) {
             let _ = writeln!(out, "{pad}  Signal:\t{signal}");
         }
-        let _ = writeln!(out, "{pad}  Started:\t{}\n{pad}  Finished:\t{}", time(&ended["startedAt"]), time(&ended["finishedAt"]));
+        let _ = writeln!(
+            out,
+            "{pad}  Started:\t{}\n{pad}  Finished:\t{}",
+            time(&ended["startedAt"]),
+            time(&ended["finishedAt"])
+        );
     } else if !unknown || title == "State" {
         let _ = writeln!(out, "{pad}{title}:\tWaiting");
     }
 }
 
-pub(crate) fn volumes(volumes: &Value, pad: &str) -> String {
+pub(crate) fn volumes(volumes: &Value, pad: &str, pads: (&str, &str)) -> String {
     let all = volumes.as_array().cloned().unwrap_or_default();
     if all.is_empty() {
         return format!("{pad}Volumes:\t<none>\n");
     }
     let mut out = format!("{pad}Volumes:\n");
     for volume in &all {
-        let _ = writeln!(out, "{pad} {}:", text(&volume["name"]));
+        let _ = writeln!(out, "{}{}:", pads.0, text(&volume["name"]));
         let mut line = |title: &str, value: String| {
-            let _ = writeln!(out, "{pad}  {title}:\t{value}");
+            let _ = writeln!(out, "{}{title}:\t{value}", pads.1);
         };
         let get = |kind: &str| volume.get(kind).cloned();
         if let Some(source) = get("emptyDir") {
@@ -326,7 +354,11 @@ pub(crate) fn tolerations(tolerations: &Value) -> String {
         lines.push(line);
     }
     lines.sort();
-    if lines.is_empty() { "Tolerations:\t<none>\n".to_owned() } else { format!("Tolerations:\t{}\n", lines.join("\n\t")) }
+    if lines.is_empty() {
+        "Tolerations:\t<none>\n".to_owned()
+    } else {
+        format!("Tolerations:\t{}\n", lines.join("\n\t"))
+    }
 }
 
 /// Cores of a quantity, in thousandths; and bytes.
@@ -360,13 +392,17 @@ pub(crate) async fn node(context: &Context, object: &Value) -> Outcome<String> {
         .collect();
     let _ = writeln!(out, "Taints:\t{}", if taints.is_empty() { "<none>".to_owned() } else { taints.join("\n\t") });
     let _ = writeln!(out, "Unschedulable:\t{}", spec["unschedulable"] == true);
-    if let Ok(lease) = context.fetch(&format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}", name_of(object))).await {
+    if let Ok(lease) = context
+        .fetch(&format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}", name_of(object)))
+        .await
+    {
+        let set = |value: &Value| if value.is_null() { "<unset>".to_owned() } else { time(value) };
         let _ = writeln!(
             out,
             "Lease:\n  HolderIdentity:\t{}\n  AcquireTime:\t{}\n  RenewTime:\t{}",
             text(&lease["spec"]["holderIdentity"]),
-            time(&lease["spec"]["acquireTime"]),
-            time(&lease["spec"]["renewTime"])
+            set(&lease["spec"]["acquireTime"]),
+            set(&lease["spec"]["renewTime"])
         );
     }
     out += "Conditions:\n  Type\tStatus\tLastHeartbeatTime\tLastTransitionTime\tReason\tMessage\n  ----\t------\t-----------------\t------------------\t------\t-------\n";
@@ -407,8 +443,6 @@ pub(crate) async fn node(context: &Context, object: &Value) -> Outcome<String> {
     ] {
         let _ = writeln!(out, "  {title}:\t{}", text(&info[key]));
     }
-    // The field is on its way out, and empty.
-    out += "  Kube-Proxy Version:\t\n";
     for (key, title) in [("podCIDR", "PodCIDR"), ("podCIDRs", "PodCIDRs"), ("providerID", "ProviderID")] {
         let value = match &spec[key] {
             Value::Array(all) => all.iter().map(text).collect::<Vec<_>>().join(","),
@@ -450,9 +484,12 @@ async fn pods_of(context: &Context, node: &Value) -> Outcome<String> {
         let mut sums = [0.0; 4];
         for container in pod["spec"]["containers"].as_array().into_iter().flatten() {
             let resources = &container["resources"];
-            for (sum, (kind, what)) in
-                sums.iter_mut().zip([("requests", "cpu"), ("limits", "cpu"), ("requests", "memory"), ("limits", "memory")])
-            {
+            for (sum, (kind, what)) in sums.iter_mut().zip([
+                ("requests", "cpu"),
+                ("limits", "cpu"),
+                ("requests", "memory"),
+                ("limits", "memory"),
+            ]) {
                 if !resources[kind][what].is_null() {
                     *sum += amount(&resources[kind][what]);
                 }
@@ -476,8 +513,22 @@ async fn pods_of(context: &Context, node: &Value) -> Outcome<String> {
         total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
     }
     out += "Allocated resources:\n  (Total limits may be over 100 percent, i.e., overcommitted.)\n  Resource\tRequests\tLimits\n  --------\t--------\t------\n";
-    let _ = writeln!(out, "  cpu\t{} ({}%)\t{} ({}%)", cpu(total[0]), percent(total[0], cores), cpu(total[1]), percent(total[1], cores));
-    let _ = writeln!(out, "  memory\t{} ({}%)\t{} ({}%)", memory(total[2]), percent(total[2], bytes), memory(total[3]), percent(total[3], bytes));
+    let _ = writeln!(
+        out,
+        "  cpu\t{} ({}%)\t{} ({}%)",
+        cpu(total[0]),
+        percent(total[0], cores),
+        cpu(total[1]),
+        percent(total[1], cores)
+    );
+    let _ = writeln!(
+        out,
+        "  memory\t{} ({}%)\t{} ({}%)",
+        memory(total[2]),
+        percent(total[2], bytes),
+        memory(total[3]),
+        percent(total[3], bytes)
+    );
     for what in ["ephemeral-storage", "hugepages-1Gi", "hugepages-2Mi"] {
         if !allocatable[what].is_null() {
             let _ = writeln!(out, "  {what}\t0 (0%)\t0 (0%)");

@@ -7,8 +7,7 @@ use serde_json::Value;
 use crate::failure::{Failure, error};
 use crate::http::Server;
 
-const AGGREGATED: &str =
-    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
 /// A resource that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +103,10 @@ impl Discovery {
         let lower = name.to_lowercase();
         let (word, rest) = lower.split_once('.').unwrap_or((&lower, ""));
         let named = |one: &&Resource| {
-            one.plural == word || one.singular == word || one.kind.to_lowercase() == word || one.short.iter().any(|s| s == word)
+            one.plural == word
+                || one.singular == word
+                || one.kind.to_lowercase() == word
+                || one.short.iter().any(|s| s == word)
         };
         let fits = |one: &&Resource| {
             rest.is_empty()
@@ -173,6 +175,9 @@ mod tests {
             assert_eq!(discovery.find(name).unwrap().path(Some("a"), "b"), "/apis/apps/v1/namespaces/a/deployments/b");
         }
         assert_eq!(discovery.several("all").unwrap().len(), 2);
-        assert_eq!(discovery.several("po,cats").unwrap_err().message, "error: the server doesn't have a resource type \"cats\"");
+        assert_eq!(
+            discovery.several("po,cats").unwrap_err().message,
+            "error: the server doesn't have a resource type \"cats\""
+        );
     }
 }

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::failure::{Failure, Outcome, error, said};
+use crate::failure::{Outcome, error, said};
 use crate::http::{encode, failure};
 use crate::terminal::{self, Raw};
 use crate::{Context, logs};
@@ -31,10 +31,14 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     };
     let command = if args.dashed { args.rest.clone() } else { args.words[1..].to_vec() };
     if !args.dashed && !command.is_empty() {
-        return Err(error("exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead\nSee 'kubectl exec -h' for help and examples"));
+        return Err(error(
+            "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead\nSee 'kubectl exec -h' for help and examples",
+        ));
     }
     if args.dashed && args.words.len() > 1 {
-        return Err(error("exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead\nSee 'kubectl exec -h' for help and examples"));
+        return Err(error(
+            "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead\nSee 'kubectl exec -h' for help and examples",
+        ));
     }
     if command.is_empty() {
         return Err(error("you must specify at least one command for the container"));
@@ -58,7 +62,8 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         tty = false;
     }
     let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-    let mut path = format!("/api/v1/namespaces/{}/pods/{name}/exec?container={}", context.namespace(), encode(&container));
+    let mut path =
+        format!("/api/v1/namespaces/{}/pods/{name}/exec?container={}", context.namespace(), encode(&container));
     for one in &command {
         path += &format!("&command={}", encode(one));
     }
@@ -85,13 +90,7 @@ fn verdict(status: Value) -> Outcome {
         return Err(said(u8::try_from(code).unwrap_or(1)));
     }
     let message = status["message"].as_str().unwrap_or_default();
-    Err(Failure {
-        message: match status["reason"].as_str() {
-            Some("InternalError") => format!("error: Internal error occurred: {message}"),
-            _ => format!("error: {message}"),
-        },
-        code: 1,
-    })
+    Err(error(message))
 }
 
 async fn carry(context: &Context, path: &str, stdin: bool, tty: bool) -> Result<Value> {
@@ -198,6 +197,6 @@ mod tests {
         let status = json!({"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": [{"reason": "ExitCode", "message": "5"}]}});
         assert_eq!(verdict(status).unwrap_err().code, 5);
         let status = json!({"status": "Failure", "reason": "InternalError", "message": "no"});
-        assert_eq!(verdict(status).unwrap_err().message, "error: Internal error occurred: no");
+        assert_eq!(verdict(status).unwrap_err().message, "error: no");
     }
 }

@@ -67,7 +67,11 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     if args.flag("watch") {
         return watch(context, &discovery, asks, &format).await;
     }
-    if let Format::Table { wide } = format { tables(context, &asks, wide).await } else { plain(context, &discovery, &asks, &format).await }
+    if let Format::Table { wide } = format {
+        tables(context, &asks, wide).await
+    } else {
+        plain(context, &discovery, &asks, &format).await
+    }
 }
 
 /// kubectl's regret about a kind.
@@ -176,7 +180,9 @@ async fn plain(context: &Context, discovery: &Discovery, asks: &[Ask<'_>], forma
     }
     let nothing = objects.is_empty();
     if !(nothing && (failed || !as_list || context.args.flag("ignore-not-found"))) {
-        print::objects(format, objects, as_list, |object| discovery.of(object).map_or_else(String::new, Resource::word))?;
+        print::objects(format, objects, as_list, |object| {
+            discovery.of(object).map_or_else(String::new, Resource::word)
+        })?;
     }
     if failed { Err(said(1)) } else { Ok(()) }
 }
@@ -234,7 +240,8 @@ async fn watch(context: &Context, discovery: &Discovery, asks: Vec<Ask<'_>>, for
         let mut events = context.server.lines(&path(context, &list, &more), accept).await.map_err(failure)?;
         let mut seen = None;
         while let Some((kind, object)) = events.event().await.map_err(failure)? {
-            let metadata = if format.is_table() { &object["rows"][0]["object"]["metadata"] } else { &object["metadata"] };
+            let metadata =
+                if format.is_table() { &object["rows"][0]["object"]["metadata"] } else { &object["metadata"] };
             let now = metadata["resourceVersion"].as_str().or_else(|| object["metadata"]["resourceVersion"].as_str());
             seen = now.map(str::to_owned).or(seen);
             show(&object, &kind)?;

@@ -30,52 +30,172 @@ const ROLLOUT: &[Flag] = &[FILES, RECURSIVE, SELECTOR, OUTPUT];
 
 /// All verbs.
 const VERBS: &[Verb] = &[
-    Verb { name: "get", help: "Show objects: kubectl get (TYPE[,TYPE] [NAME…] | TYPE/NAME… | -f FILE)", flags: &[
-        OUTPUT, FILES, RECURSIVE, SELECTOR, FIELDS, ALL_NAMESPACES, IGNORE, ("watch", 'w', Nothing), ("watch-only", ' ', Nothing),
-        ("no-headers", ' ', Nothing), ("show-labels", ' ', Nothing), ("show-managed-fields", ' ', Nothing), ("chunk-size", ' ', Takes),
-    ] },
-    Verb { name: "describe", help: "Tell of objects at length, with their events: kubectl describe TYPE [NAME…]", flags: &[
-        FILES, RECURSIVE, SELECTOR, ALL_NAMESPACES, ("show-events", ' ', Nothing),
-    ] },
-    Verb { name: "apply", help: "Make objects what a manifest says: kubectl apply -f FILE", flags: &[
-        FILES, RECURSIVE, OUTPUT, DRY_RUN, ("server-side", ' ', Nothing), ("force-conflicts", ' ', Nothing),
-        ("field-manager", ' ', Takes), ("validate", ' ', Perhaps("strict")), ("wait", ' ', Nothing),
-    ] },
-    Verb { name: "create", help: "Create objects: kubectl create -f FILE", flags: &[FILES, RECURSIVE, OUTPUT, DRY_RUN, ("validate", ' ', Perhaps("strict")), ("save-config", ' ', Nothing)] },
-    Verb { name: "create namespace", help: "Create a namespace: kubectl create namespace NAME", flags: &[OUTPUT, DRY_RUN] },
-    Verb { name: "delete", help: "Delete objects: kubectl delete (TYPE NAME… | TYPE -l SELECTOR | TYPE --all | -f FILE)", flags: &[
-        FILES, RECURSIVE, SELECTOR, FIELDS, ALL_NAMESPACES, ALL, IGNORE, OUTPUT, TIMEOUT, ("wait", ' ', Nothing), ("now", ' ', Nothing),
-        ("force", ' ', Nothing), ("grace-period", ' ', Takes), ("cascade", ' ', Perhaps("background")),
-    ] },
-    Verb { name: "logs", help: "Show what containers print: kubectl logs (POD | TYPE/NAME) [-c CONTAINER]", flags: &[
-        SELECTOR, ("follow", 'f', Nothing), ("container", 'c', Takes), ("previous", 'p', Nothing), ("tail", ' ', Takes),
-        ("timestamps", ' ', Nothing), ("since", ' ', Takes), ("since-time", ' ', Takes), ("limit-bytes", ' ', Takes),
-        ("all-containers", ' ', Nothing), ("all-pods", ' ', Nothing), ("prefix", ' ', Nothing),
-    ] },
-    Verb { name: "exec", help: "Run a program in a container: kubectl exec (POD | TYPE/NAME) [-c CONTAINER] -- COMMAND", flags: &[
-        ("stdin", 'i', Nothing), ("tty", 't', Nothing), ("container", 'c', Takes), ("quiet", 'q', Nothing),
-    ] },
-    Verb { name: "rollout status", help: "Follow a rollout to its end: kubectl rollout status TYPE NAME", flags: &[FILES, RECURSIVE, SELECTOR, TIMEOUT, ("watch", 'w', Nothing), ("revision", ' ', Takes)] },
-    Verb { name: "rollout history", help: "Show the revisions of a Deployment", flags: &[FILES, RECURSIVE, SELECTOR, OUTPUT, ("revision", ' ', Takes)] },
-    Verb { name: "rollout undo", help: "Go back to an earlier revision", flags: &[FILES, RECURSIVE, SELECTOR, OUTPUT, ("to-revision", ' ', Takes)] },
+    Verb {
+        name: "get",
+        help: "Show objects: kubectl get (TYPE[,TYPE] [NAME…] | TYPE/NAME… | -f FILE)",
+        flags: &[
+            OUTPUT,
+            FILES,
+            RECURSIVE,
+            SELECTOR,
+            FIELDS,
+            ALL_NAMESPACES,
+            IGNORE,
+            ("watch", 'w', Nothing),
+            ("watch-only", ' ', Nothing),
+            ("no-headers", ' ', Nothing),
+            ("show-labels", ' ', Nothing),
+            ("show-managed-fields", ' ', Nothing),
+            ("chunk-size", ' ', Takes),
+        ],
+    },
+    Verb {
+        name: "describe",
+        help: "Tell of objects at length, with their events: kubectl describe TYPE [NAME…]",
+        flags: &[FILES, RECURSIVE, SELECTOR, ALL_NAMESPACES, ("show-events", ' ', Nothing)],
+    },
+    Verb {
+        name: "apply",
+        help: "Make objects what a manifest says: kubectl apply -f FILE",
+        flags: &[
+            FILES,
+            RECURSIVE,
+            OUTPUT,
+            DRY_RUN,
+            ("server-side", ' ', Nothing),
+            ("force-conflicts", ' ', Nothing),
+            ("field-manager", ' ', Takes),
+            ("validate", ' ', Perhaps("strict")),
+            ("wait", ' ', Nothing),
+        ],
+    },
+    Verb {
+        name: "create",
+        help: "Create objects: kubectl create -f FILE",
+        flags: &[
+            FILES,
+            RECURSIVE,
+            OUTPUT,
+            DRY_RUN,
+            ("validate", ' ', Perhaps("strict")),
+            ("save-config", ' ', Nothing),
+        ],
+    },
+    Verb {
+        name: "create namespace",
+        help: "Create a namespace: kubectl create namespace NAME",
+        flags: &[OUTPUT, DRY_RUN],
+    },
+    Verb {
+        name: "delete",
+        help: "Delete objects: kubectl delete (TYPE NAME… | TYPE -l SELECTOR | TYPE --all | -f FILE)",
+        flags: &[
+            FILES,
+            RECURSIVE,
+            SELECTOR,
+            FIELDS,
+            ALL_NAMESPACES,
+            ALL,
+            IGNORE,
+            OUTPUT,
+            TIMEOUT,
+            ("wait", ' ', Nothing),
+            ("now", ' ', Nothing),
+            ("force", ' ', Nothing),
+            ("grace-period", ' ', Takes),
+            ("cascade", ' ', Perhaps("background")),
+        ],
+    },
+    Verb {
+        name: "logs",
+        help: "Show what containers print: kubectl logs (POD | TYPE/NAME) [-c CONTAINER]",
+        flags: &[
+            SELECTOR,
+            ("follow", 'f', Nothing),
+            ("container", 'c', Takes),
+            ("previous", 'p', Nothing),
+            ("tail", ' ', Takes),
+            ("timestamps", ' ', Nothing),
+            ("since", ' ', Takes),
+            ("since-time", ' ', Takes),
+            ("limit-bytes", ' ', Takes),
+            ("all-containers", ' ', Nothing),
+            ("all-pods", ' ', Nothing),
+            ("prefix", ' ', Nothing),
+        ],
+    },
+    Verb {
+        name: "exec",
+        help: "Run a program in a container: kubectl exec (POD | TYPE/NAME) [-c CONTAINER] -- COMMAND",
+        flags: &[("stdin", 'i', Nothing), ("tty", 't', Nothing), ("container", 'c', Takes), ("quiet", 'q', Nothing)],
+    },
+    Verb {
+        name: "rollout status",
+        help: "Follow a rollout to its end: kubectl rollout status TYPE NAME",
+        flags: &[FILES, RECURSIVE, SELECTOR, TIMEOUT, ("watch", 'w', Nothing), ("revision", ' ', Takes)],
+    },
+    Verb {
+        name: "rollout history",
+        help: "Show the revisions of a Deployment",
+        flags: &[FILES, RECURSIVE, SELECTOR, OUTPUT, ("revision", ' ', Takes)],
+    },
+    Verb {
+        name: "rollout undo",
+        help: "Go back to an earlier revision",
+        flags: &[FILES, RECURSIVE, SELECTOR, OUTPUT, ("to-revision", ' ', Takes)],
+    },
     Verb { name: "rollout restart", help: "Replace every pod", flags: ROLLOUT },
     Verb { name: "rollout pause", help: "Hold a rollout", flags: ROLLOUT },
     Verb { name: "rollout resume", help: "Let a rollout go on", flags: ROLLOUT },
-    Verb { name: "scale", help: "Set the number of pods: kubectl scale --replicas=COUNT TYPE NAME", flags: &[FILES, RECURSIVE, SELECTOR, ALL, ("replicas", ' ', Takes), ("current-replicas", ' ', Takes), TIMEOUT] },
-    Verb { name: "wait", help: "Wait for a condition: kubectl wait TYPE/NAME --for=condition=Ready", flags: &[
-        FILES, RECURSIVE, SELECTOR, FIELDS, ALL, ALL_NAMESPACES, TIMEOUT, OUTPUT, ("for", ' ', Takes),
-    ] },
-    Verb { name: "label", help: "Set labels: kubectl label TYPE NAME KEY=VALUE KEY-", flags: &[FILES, RECURSIVE, SELECTOR, FIELDS, ALL, ALL_NAMESPACES, ("overwrite", ' ', Nothing)] },
-    Verb { name: "annotate", help: "Set annotations: kubectl annotate TYPE NAME KEY=VALUE KEY-", flags: &[FILES, RECURSIVE, SELECTOR, FIELDS, ALL, ALL_NAMESPACES, ("overwrite", ' ', Nothing)] },
-    Verb { name: "patch", help: "Change fields: kubectl patch TYPE NAME -p PATCH", flags: &[FILES, RECURSIVE, OUTPUT, ("patch", 'p', Takes), ("type", ' ', Takes), ("subresource", ' ', Takes)] },
+    Verb {
+        name: "scale",
+        help: "Set the number of pods: kubectl scale --replicas=COUNT TYPE NAME",
+        flags: &[FILES, RECURSIVE, SELECTOR, ALL, ("replicas", ' ', Takes), ("current-replicas", ' ', Takes), TIMEOUT],
+    },
+    Verb {
+        name: "wait",
+        help: "Wait for a condition: kubectl wait TYPE/NAME --for=condition=Ready",
+        flags: &[FILES, RECURSIVE, SELECTOR, FIELDS, ALL, ALL_NAMESPACES, TIMEOUT, OUTPUT, ("for", ' ', Takes)],
+    },
+    Verb {
+        name: "label",
+        help: "Set labels: kubectl label TYPE NAME KEY=VALUE KEY-",
+        flags: &[FILES, RECURSIVE, SELECTOR, FIELDS, ALL, ALL_NAMESPACES, ("overwrite", ' ', Nothing)],
+    },
+    Verb {
+        name: "annotate",
+        help: "Set annotations: kubectl annotate TYPE NAME KEY=VALUE KEY-",
+        flags: &[FILES, RECURSIVE, SELECTOR, FIELDS, ALL, ALL_NAMESPACES, ("overwrite", ' ', Nothing)],
+    },
+    Verb {
+        name: "patch",
+        help: "Change fields: kubectl patch TYPE NAME -p PATCH",
+        flags: &[FILES, RECURSIVE, OUTPUT, ("patch", 'p', Takes), ("type", ' ', Takes), ("subresource", ' ', Takes)],
+    },
     Verb { name: "cordon", help: "Keep new pods off a node", flags: &[SELECTOR] },
     Verb { name: "uncordon", help: "Let new pods onto a node", flags: &[SELECTOR] },
-    Verb { name: "version", help: "Show the versions of client and server", flags: &[("client", ' ', Nothing), OUTPUT] },
-    Verb { name: "api-resources", help: "Show what the server has", flags: &[("namespaced", ' ', Nothing), ("api-group", ' ', Takes), ("no-headers", ' ', Nothing), OUTPUT] },
-    Verb { name: "config view", help: "Show the kubeconfig", flags: &[("raw", ' ', Nothing), ("minify", ' ', Nothing), OUTPUT] },
+    Verb {
+        name: "version",
+        help: "Show the versions of client and server",
+        flags: &[("client", ' ', Nothing), OUTPUT],
+    },
+    Verb {
+        name: "api-resources",
+        help: "Show what the server has",
+        flags: &[("namespaced", ' ', Nothing), ("api-group", ' ', Takes), ("no-headers", ' ', Nothing), OUTPUT],
+    },
+    Verb {
+        name: "config view",
+        help: "Show the kubeconfig",
+        flags: &[("raw", ' ', Nothing), ("minify", ' ', Nothing), OUTPUT],
+    },
     Verb { name: "config current-context", help: "Show the current context", flags: &[] },
     Verb { name: "config use-context", help: "Choose the current context", flags: &[] },
-    Verb { name: "auth can-i", help: "Ask whether something is allowed: kubectl auth can-i VERB TYPE [NAME]", flags: &[ALL_NAMESPACES, ("subresource", ' ', Takes), ("quiet", 'q', Nothing)] },
+    Verb {
+        name: "auth can-i",
+        help: "Ask whether something is allowed: kubectl auth can-i VERB TYPE [NAME]",
+        flags: &[ALL_NAMESPACES, ("subresource", ' ', Takes), ("quiet", 'q', Nothing)],
+    },
 ];
 
 pub(crate) fn verb(name: &str) -> Option<&'static Verb> {
@@ -129,11 +249,15 @@ pub(crate) async fn version(context: &Context) -> Outcome {
 pub(crate) async fn api_resources(context: &Context) -> Outcome {
     let discovery = context.discovery().await?;
     let args = &context.args;
-    let mut found: Vec<_> = discovery.resources.iter().filter(|one| {
-        args.get("namespaced").is_none_or(|_| one.namespaced == args.flag("namespaced"))
-            && args.get("api-group").is_none_or(|group| one.group == group)
-            && one.verbs.iter().any(|verb| matches!(verb.as_str(), "list" | "create"))
-    }).collect();
+    let mut found: Vec<_> = discovery
+        .resources
+        .iter()
+        .filter(|one| {
+            args.get("namespaced").is_none_or(|_| one.namespaced == args.flag("namespaced"))
+                && args.get("api-group").is_none_or(|group| one.group == group)
+                && one.verbs.iter().any(|verb| matches!(verb.as_str(), "list" | "create"))
+        })
+        .collect();
     found.sort_by(|a, b| (&a.group, &a.plural).cmp(&(&b.group, &b.plural)));
     if args.get("output") == Some("name") {
         return print::out(&found.iter().map(|one| one.plural_word() + "\n").collect::<String>());
@@ -142,14 +266,18 @@ pub(crate) async fn api_resources(context: &Context) -> Outcome {
     if !args.flag("no-headers") {
         rows.push(["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"].map(str::to_owned).to_vec());
     }
-    rows.extend(found.iter().map(|one| vec![one.plural.clone(), one.short.join(","), one.api_version(), one.namespaced.to_string(), one.kind.clone()]));
+    rows.extend(found.iter().map(|one| {
+        vec![one.plural.clone(), one.short.join(","), one.api_version(), one.namespaced.to_string(), one.kind.clone()]
+    }));
     print::out(&print::aligned(&rows, &mut Vec::new()))
 }
 
 pub(crate) async fn can_i(context: &Context) -> Outcome {
     let args = &context.args;
     let [verb, what, rest @ ..] = &args.words[..] else {
-        return Err(error("you must specify two arguments: verb resource or verb resource/resourceName.\nSee 'kubectl auth can-i -h' for help and examples."));
+        return Err(error(
+            "you must specify two arguments: verb resource or verb resource/resourceName.\nSee 'kubectl auth can-i -h' for help and examples.",
+        ));
     };
     let mut spec = json!({});
     if what.starts_with('/') {
@@ -181,7 +309,11 @@ pub(crate) async fn can_i(context: &Context) -> Outcome {
     let allowed = answer["status"]["allowed"] == true;
     if !args.flag("quiet") {
         let reason = answer["status"]["reason"].as_str().filter(|reason| !allowed && !reason.is_empty());
-        print::out(&format!("{}{}\n", if allowed { "yes" } else { "no" }, reason.map(|r| format!(" - {r}")).unwrap_or_default()))?;
+        print::out(&format!(
+            "{}{}\n",
+            if allowed { "yes" } else { "no" },
+            reason.map(|r| format!(" - {r}")).unwrap_or_default()
+        ))?;
     }
     if allowed { Ok(()) } else { Err(said(1)) }
 }

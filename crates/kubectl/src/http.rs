@@ -80,10 +80,6 @@ impl Server {
         &self.access.namespace
     }
 
-    pub fn address(&self) -> &str {
-        &self.access.server
-    }
-
     async fn connect(&self) -> Result<Box<dyn Wire>> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port))
             .await

@@ -202,7 +202,12 @@ fn next<'a>(step: &Step, value: &'a Value) -> Vec<&'a Value> {
         Step::Index(index) => usize::try_from(at(*index)).ok().and_then(|i| elements().get(i)).into_iter().collect(),
         Step::Slice(from, to) => {
             let (from, to) = (at(from.unwrap_or(0)), at(to.unwrap_or(elements().len() as i64)));
-            elements().iter().enumerate().filter(|(i, _)| (*i as i64) >= from && (*i as i64) < to).map(|(_, v)| v).collect()
+            elements()
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| (*i as i64) >= from && (*i as i64) < to)
+                .map(|(_, v)| v)
+                .collect()
         }
         Step::Filter(path, condition) => {
             let keep = |one: &&Value| {

@@ -92,7 +92,9 @@ pub(crate) fn targets<'a>(discovery: &'a Discovery, words: &[String]) -> Outcome
         let mut found = Vec::new();
         for word in words {
             let Some((kind, name)) = word.split_once('/') else {
-                return Err(error("there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource resource/<resource_name>'"));
+                return Err(error(
+                    "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource resource/<resource_name>'",
+                ));
             };
             if name.is_empty() || name.contains('/') {
                 return Err(error("arguments in resource/name form must have a single resource and name"));
@@ -149,13 +151,14 @@ fn begin(words: &[String], kubeconfig: &Path) -> Outcome {
     };
     // Verbs of two words.
     let mut full = name.clone();
-    if matches!(name.as_str(), "rollout" | "create" | "config" | "auth") {
-        if let Some(second) = own.iter().position(|word| !word.starts_with('-')) {
-            let two = format!("{name} {}", own[second]);
-            if help::verb(&two).is_some() {
-                full = two;
-                own.remove(second);
-            }
+    if matches!(name.as_str(), "rollout" | "create" | "config" | "auth")
+        && let Some(second) = own.iter().position(|word| !word.starts_with('-'))
+    {
+        let word = if name == "create" && own[second] == "ns" { "namespace" } else { &own[second] };
+        let two = format!("{name} {word}");
+        if help::verb(&two).is_some() {
+            full = two;
+            own.remove(second);
         }
     }
     if name == "help" {

@@ -25,10 +25,15 @@ pub(crate) fn container(pod: &Value, asked: Option<&str>, quiet: bool) -> Outcom
         return if all.iter().any(|name| name == asked) {
             Ok(asked.to_owned())
         } else {
-            Err(error(format!("container {asked} not found in pod {}", pod["metadata"]["name"].as_str().unwrap_or_default())))
+            Err(error(format!(
+                "container {asked} not found in pod {}",
+                pod["metadata"]["name"].as_str().unwrap_or_default()
+            )))
         };
     }
-    if let Some(name) = pod["metadata"]["annotations"][DEFAULT_CONTAINER].as_str().filter(|name| all.iter().any(|n| n == name)) {
+    if let Some(name) =
+        pod["metadata"]["annotations"][DEFAULT_CONTAINER].as_str().filter(|name| all.iter().any(|n| n == name))
+    {
         return Ok(name.to_owned());
     }
     let first = names.first().cloned().ok_or_else(|| error("the pod has no containers"))?;
@@ -59,11 +64,20 @@ pub(crate) async fn pods(context: &Context, discovery: &Discovery, word: &str, t
     let mut pods: Vec<Value> = list["items"].as_array().cloned().unwrap_or_default();
     // Those that run first, and of them the one that has run longest.
     pods.sort_by_key(|pod| {
-        let ready = pod["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
-        (pod["status"]["phase"] != "Running", !ready, pod["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned())
+        let ready = pod["status"]["conditions"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
+        (
+            pod["status"]["phase"] != "Running",
+            !ready,
+            pod["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned(),
+        )
     });
     let Some(first) = pods.first() else {
-        return Err(error(format!("timed out waiting for the condition: no pods found for {}/{name}", resource.word())));
+        return Err(error(format!(
+            "timed out waiting for the condition: no pods found for {}/{name}",
+            resource.word()
+        )));
     };
     if told && pods.len() > 1 {
         eprintln!("Found {} pods, using pod/{}", pods.len(), first["metadata"]["name"].as_str().unwrap_or_default());
@@ -78,9 +92,17 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         ([], true) => (None, None),
         ([word], false) => (Some(word), None),
         ([word, container], false) => (Some(word), Some(container.as_str())),
-        ([], false) => return Err(error("expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command\nSee 'kubectl logs -h' for help and examples")),
+        ([], false) => {
+            return Err(error(
+                "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command\nSee 'kubectl logs -h' for help and examples",
+            ));
+        }
         (_, true) => return Err(error("only a selector (-l) or a POD name is allowed")),
-        _ => return Err(error("expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command\nSee 'kubectl logs -h' for help and examples")),
+        _ => {
+            return Err(error(
+                "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command\nSee 'kubectl logs -h' for help and examples",
+            ));
+        }
     };
     let asked = args.get("container").or(more);
     if let Some(tail) = args.number("tail")?.filter(|tail| *tail < -1) {
@@ -91,7 +113,15 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         Some(word) => {
             let discovery = context.discovery().await?;
             let all_pods = args.flag("all-pods");
-            let mut pods = pods(context, &discovery, word, !all_pods).await?;
+            let mut pods = pods(context, &discovery, word, !all_pods).await.map_err(|e| {
+                // kubectl words it so, and for logs alone.
+                match e.message.strip_prefix("Error from server (NotFound): ") {
+                    Some(said) => {
+                        error(format!("error from server (NotFound): {said} in namespace \"{}\"", context.namespace()))
+                    }
+                    None => e,
+                }
+            })?;
             if !all_pods {
                 pods.truncate(1);
             }
@@ -112,6 +142,14 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         let names = if all {
             [containers(pod, "initContainers"), containers(pod, "containers")].concat()
         } else {
+            let names = [containers(pod, "containers"), containers(pod, "initContainers")].concat();
+            if let Some(asked) = asked.filter(|asked| !names.iter().any(|name| name == asked)) {
+                return Err(error(format!(
+                    "container {asked} is not valid for pod {} out of: {}",
+                    pod["metadata"]["name"].as_str().unwrap_or_default(),
+                    names.join(", ")
+                )));
+            }
             vec![container(pod, asked, false)?]
         };
         let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -147,8 +185,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
 }
 
 async fn one(context: &Context, pod: &str, container: &str, query: &[String], prefix: bool) -> Outcome {
-    let mut path =
-        format!("/api/v1/namespaces/{}/pods/{pod}/log?container={}", context.namespace(), encode(container));
+    let mut path = format!("/api/v1/namespaces/{}/pods/{pod}/log?container={}", context.namespace(), encode(container));
     for part in query {
         path += &format!("&{part}");
     }

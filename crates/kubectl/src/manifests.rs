@@ -58,7 +58,10 @@ fn files(path: &Path, recursive: bool) -> Outcome<Vec<PathBuf>> {
         }
     }
     if found.is_empty() {
-        return Err(error(format!("error reading {:?}: recognized file extensions are [.json .yaml .yml]", [path.display().to_string()])));
+        return Err(error(format!(
+            "error reading {:?}: recognized file extensions are [.json .yaml .yml]",
+            [path.display().to_string()]
+        )));
     }
     Ok(found)
 }
@@ -68,13 +71,18 @@ fn parse(text: &str, name: &str) -> Outcome<Vec<Value>> {
     let mut objects = Vec::new();
     for document in documents(text) {
         let value: Value = serde_saphyr::from_str(&document).map_err(|e| {
-            error(format!("error parsing {name}: error converting YAML to JSON: yaml: {}", e.to_string().lines().next().unwrap_or_default()))
+            error(format!(
+                "error parsing {name}: error converting YAML to JSON: yaml: {}",
+                e.to_string().lines().next().unwrap_or_default()
+            ))
         })?;
         if value.is_null() {
             continue;
         }
         if !value.is_object() {
-            return Err(error(format!("error parsing {name}: json: cannot unmarshal into Go value: the document is no object")));
+            return Err(error(format!(
+                "error parsing {name}: json: cannot unmarshal into Go value: the document is no object"
+            )));
         }
         for key in ["kind", "apiVersion"] {
             if value[key].as_str().is_none_or(str::is_empty) {
@@ -119,6 +127,11 @@ mod tests {
         let names: Vec<_> = parse(text, "x").unwrap().iter().map(|o| o["metadata"]["name"].clone()).collect();
         assert_eq!(names, ["a", "b"]);
         assert!(parse("kind: Pod\n", "f.yaml").unwrap_err().message.contains("apiVersion not set"));
-        assert!(parse("a: [", "f.yaml").unwrap_err().message.starts_with("error: error parsing f.yaml: error converting YAML to JSON"));
+        assert!(
+            parse("a: [", "f.yaml")
+                .unwrap_err()
+                .message
+                .starts_with("error: error parsing f.yaml: error converting YAML to JSON")
+        );
     }
 }

@@ -24,7 +24,13 @@ fn field_of(ty: Option<&'static Type>, name: &str) -> (Option<&'static Field>, O
     (field, field.map(|field| field.ty))
 }
 
-fn objects(ty: Option<&'static Type>, original: &Value, modified: &Value, current: &Value, patch: &mut Map<String, Value>) {
+fn objects(
+    ty: Option<&'static Type>,
+    original: &Value,
+    modified: &Value,
+    current: &Value,
+    patch: &mut Map<String, Value>,
+) {
     let empty = Map::new();
     let modified = modified.as_object().unwrap_or(&empty);
     for (name, wanted) in modified {
@@ -57,7 +63,13 @@ fn objects(ty: Option<&'static Type>, original: &Value, modified: &Value, curren
     }
 }
 
-fn lists(field: &'static Field, original: Option<&Vec<Value>>, wanted: &[Value], has: &[Value], patch: &mut Map<String, Value>) {
+fn lists(
+    field: &'static Field,
+    original: Option<&Vec<Value>>,
+    wanted: &[Value],
+    has: &[Value],
+    patch: &mut Map<String, Value>,
+) {
     let name = field.json;
     let none = Vec::new();
     let original = original.unwrap_or(&none);
@@ -140,7 +152,12 @@ mod tests {
 
     #[test]
     fn a_type_nobody_knows_has_its_lists_replaced() {
-        let patch = strategic(None, &json!({"spec": {"l": [1], "gone": 1}}), &json!({"spec": {"l": [2]}}), &json!({"spec": {"l": [1], "gone": 1, "k": 3}}));
+        let patch = strategic(
+            None,
+            &json!({"spec": {"l": [1], "gone": 1}}),
+            &json!({"spec": {"l": [2]}}),
+            &json!({"spec": {"l": [1], "gone": 1, "k": 3}}),
+        );
         assert_eq!(patch, json!({"spec": {"l": [2], "gone": null}}));
     }
 }

@@ -16,6 +16,7 @@ pub(crate) async fn chosen<'a>(
     context: &Context,
     discovery: &'a Discovery,
     words: &[String],
+    all_of_a_kind: bool,
 ) -> Outcome<Vec<(&'a Resource, Value)>> {
     let args = &context.args;
     let mut found = Vec::new();
@@ -23,8 +24,13 @@ pub(crate) async fn chosen<'a>(
         let namespace = context.scope(resource);
         match name {
             Some(name) => found.push((resource, context.fetch(&resource.path(namespace.as_deref(), &name)).await?)),
-            None if args.flag("all") || args.get("selector").is_some() || args.get("field-selector").is_some() => {
-                let list = context.fetch(&(resource.path(namespace.as_deref(), "") + &get::query(context, &[]))).await?;
+            None if all_of_a_kind
+                || args.flag("all")
+                || args.get("selector").is_some()
+                || args.get("field-selector").is_some() =>
+            {
+                let list =
+                    context.fetch(&(resource.path(namespace.as_deref(), "") + &get::query(context, &[]))).await?;
                 for item in list["items"].as_array().into_iter().flatten() {
                     let mut item = item.clone();
                     item["kind"] = json!(resource.kind);
@@ -65,7 +71,7 @@ pub(crate) async fn scale(context: &Context) -> Outcome {
         return Err(error("The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0"));
     }
     let discovery = context.discovery().await?;
-    let chosen = chosen(context, &discovery, &args.words).await?;
+    let chosen = chosen(context, &discovery, &args.words, false).await?;
     if chosen.is_empty() {
         return Err(error("no objects passed to scale"));
     }
@@ -76,7 +82,11 @@ pub(crate) async fn scale(context: &Context) -> Outcome {
             return Err(error(format!("Expected replicas to be {current}, was {}", object["spec"]["replicas"])));
         }
         let path = path_of(resource, &object) + "/scale";
-        context.server.put(Method::PATCH, &path, MERGE, &json!({"spec": {"replicas": replicas}})).await.map_err(failure)?;
+        context
+            .server
+            .put(Method::PATCH, &path, MERGE, &json!({"spec": {"replicas": replicas}}))
+            .await
+            .map_err(failure)?;
         print::out(&format!("{}/{} scaled\n", resource.word(), name_of(&object)))?;
     }
     Ok(())
@@ -96,7 +106,7 @@ pub(crate) async fn label(context: &Context, what: &str) -> Outcome {
     }
     let discovery = context.discovery().await?;
     let mut failed = false;
-    for (resource, object) in chosen(context, &discovery, &words).await? {
+    for (resource, object) in chosen(context, &discovery, &words, false).await? {
         let known = &object["metadata"][what];
         let mut patch = serde_json::Map::new();
         let mut refused = None;
@@ -148,8 +158,10 @@ pub(crate) async fn cordon(context: &Context, yes: bool) -> Outcome {
         return Err(error(format!("USAGE: {verb} NODE [flags]\nSee 'kubectl {verb} -h' for help and examples")));
     }
     let discovery = context.discovery().await?;
-    let words: Vec<String> = std::iter::once("node".to_owned()).chain(args.words.iter().map(|w| w.trim_start_matches("node/").trim_start_matches("nodes/").to_owned())).collect();
-    for (resource, node) in chosen(context, &discovery, &words).await? {
+    let words: Vec<String> = std::iter::once("node".to_owned())
+        .chain(args.words.iter().map(|w| w.trim_start_matches("node/").trim_start_matches("nodes/").to_owned()))
+        .collect();
+    for (resource, node) in chosen(context, &discovery, &words, false).await? {
         let name = name_of(&node);
         if node["spec"]["unschedulable"].as_bool().unwrap_or(false) == yes {
             print::out(&format!("node/{name} already {verb}ed\n"))?;
@@ -171,7 +183,7 @@ pub(crate) async fn patch(context: &Context) -> Outcome {
     let body: Value = serde_saphyr::from_str(text).map_err(|e| error(format!("unable to parse {text:?}: {e}")))?;
     let discovery = context.discovery().await?;
     let format = Format::read(args)?;
-    for (resource, object) in chosen(context, &discovery, &args.words).await? {
+    for (resource, object) in chosen(context, &discovery, &args.words, false).await? {
         let kind = match args.get("type").unwrap_or("strategic") {
             "strategic" => "application/strategic-merge-patch+json",
             "merge" => MERGE,
@@ -193,7 +205,12 @@ pub(crate) async fn patch(context: &Context) -> Outcome {
             continue;
         }
         let same = changed["metadata"]["resourceVersion"] == object["metadata"]["resourceVersion"];
-        print::out(&format!("{}/{} patched{}\n", resource.word(), name_of(&object), if same { " (no change)" } else { "" }))?;
+        print::out(&format!(
+            "{}/{} patched{}\n",
+            resource.word(),
+            name_of(&object),
+            if same { " (no change)" } else { "" }
+        ))?;
     }
     Ok(())
 }

@@ -30,7 +30,9 @@ impl Format {
             "yaml" => Self::Yaml,
             "name" => Self::Name,
             other => {
-                if let Some(template) = other.strip_prefix("jsonpath=").or_else(|| other.strip_prefix("jsonpath-as-json=")) {
+                if let Some(template) =
+                    other.strip_prefix("jsonpath=").or_else(|| other.strip_prefix("jsonpath-as-json="))
+                {
                     let template = template.trim_matches('\'');
                     // `jsonpath=.a.b` is taken for `{.a.b}`.
                     let bare = !template.contains('{');
@@ -86,12 +88,19 @@ pub(crate) fn tidy(mut object: Value) -> Value {
 }
 
 /// Shows one object, or a list of them.
-pub(crate) fn objects(format: &Format, mut objects: Vec<Value>, as_list: bool, word: impl Fn(&Value) -> String) -> Outcome {
+pub(crate) fn objects(
+    format: &Format,
+    mut objects: Vec<Value>,
+    as_list: bool,
+    word: impl Fn(&Value) -> String,
+) -> Outcome {
     for object in &mut objects {
         *object = tidy(object.take());
     }
     if *format == Format::Name {
-        let names = objects.iter().map(|one| format!("{}/{}\n", word(one), one["metadata"]["name"].as_str().unwrap_or_default()));
+        let names = objects
+            .iter()
+            .map(|one| format!("{}/{}\n", word(one), one["metadata"]["name"].as_str().unwrap_or_default()));
         return out(&names.collect::<String>());
     }
     if let Format::Columns(columns) = format {
@@ -211,8 +220,12 @@ impl Table {
 
 /// Labels as a table shows them: `a=1,b=2`.
 pub(crate) fn labels_text(labels: &Value) -> String {
-    let all: Vec<String> =
-        labels.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", jsonpath::text(value))).collect();
+    let all: Vec<String> = labels
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", jsonpath::text(value)))
+        .collect();
     if all.is_empty() { "<none>".to_owned() } else { all.join(",") }
 }
 

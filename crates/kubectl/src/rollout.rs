@@ -35,7 +35,8 @@ fn progress(object: &Value) -> Result<(String, bool), String> {
     match object["kind"].as_str().unwrap_or_default() {
         "Deployment" => {
             let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-            let late = conditions.iter().any(|c| c["type"] == "Progressing" && c["reason"] == "ProgressDeadlineExceeded");
+            let late =
+                conditions.iter().any(|c| c["type"] == "Progressing" && c["reason"] == "ProgressDeadlineExceeded");
             if late {
                 return Err(format!("deployment \"{name}\" exceeded its progress deadline"));
             }
@@ -43,11 +44,18 @@ fn progress(object: &Value) -> Result<(String, bool), String> {
             let (all, updated, available) =
                 (number(&status["replicas"]), number(&status["updatedReplicas"]), number(&status["availableReplicas"]));
             let said = if updated < wanted {
-                format!("Waiting for deployment \"{name}\" rollout to finish: {updated} out of {wanted} new replicas have been updated...\n")
+                format!(
+                    "Waiting for deployment \"{name}\" rollout to finish: {updated} out of {wanted} new replicas have been updated...\n"
+                )
             } else if all > updated {
-                format!("Waiting for deployment \"{name}\" rollout to finish: {} old replicas are pending termination...\n", all - updated)
+                format!(
+                    "Waiting for deployment \"{name}\" rollout to finish: {} old replicas are pending termination...\n",
+                    all - updated
+                )
             } else if available < updated {
-                format!("Waiting for deployment \"{name}\" rollout to finish: {available} of {updated} updated replicas are available...\n")
+                format!(
+                    "Waiting for deployment \"{name}\" rollout to finish: {available} of {updated} updated replicas are available...\n"
+                )
             } else {
                 return Ok((format!("deployment \"{name}\" successfully rolled out\n"), true));
             };
@@ -57,9 +65,13 @@ fn progress(object: &Value) -> Result<(String, bool), String> {
             let wanted = number(&status["desiredNumberScheduled"]);
             let (updated, available) = (number(&status["updatedNumberScheduled"]), number(&status["numberAvailable"]));
             let said = if updated < wanted {
-                format!("Waiting for daemon set \"{name}\" rollout to finish: {updated} out of {wanted} new pods have been updated...\n")
+                format!(
+                    "Waiting for daemon set \"{name}\" rollout to finish: {updated} out of {wanted} new pods have been updated...\n"
+                )
             } else if available < wanted {
-                format!("Waiting for daemon set \"{name}\" rollout to finish: {available} of {wanted} updated pods are available...\n")
+                format!(
+                    "Waiting for daemon set \"{name}\" rollout to finish: {available} of {wanted} updated pods are available...\n"
+                )
             } else {
                 return Ok((format!("daemon set \"{name}\" successfully rolled out\n"), true));
             };
@@ -79,7 +91,13 @@ fn progress(object: &Value) -> Result<(String, bool), String> {
                 return Ok((said, false));
             }
             let current = number(&status["currentReplicas"]);
-            Ok((format!("statefulset rolling update complete {current} pods at revision {}...\n", status["currentRevision"].as_str().unwrap_or_default()), true))
+            Ok((
+                format!(
+                    "statefulset rolling update complete {current} pods at revision {}...\n",
+                    status["currentRevision"].as_str().unwrap_or_default()
+                ),
+                true,
+            ))
         }
     }
 }
@@ -90,7 +108,8 @@ async fn subject(context: &Context) -> Outcome<Vec<(Resource, Value)>> {
     if context.args.words.is_empty() && context.args.all("filename").is_empty() {
         return Err(error("required resource not specified"));
     }
-    let found = chosen(context, &discovery, &context.args.words).await?;
+    // A kind alone means all of it.
+    let found = chosen(context, &discovery, &context.args.words, true).await?;
     for (resource, _) in &found {
         if !matches!(resource.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet") {
             return Err(error(format!("no rollout is known of {:?}", resource.kind)));
@@ -104,8 +123,13 @@ pub(crate) async fn status(context: &Context) -> Outcome {
     let follow = async {
         for (resource, mut object) in subject(context).await? {
             let wanted = context.args.number("revision")?.unwrap_or(0);
-            if wanted > 0 && object["metadata"]["annotations"][REVISION] != wanted.to_string() {
-                return Err(error(format!("desired revision ({wanted}) is different from the running revision ({})", object["metadata"]["annotations"][REVISION].as_str().unwrap_or("0"))));
+            let running =
+                object["metadata"]["annotations"][REVISION].as_str().and_then(|text| text.parse::<i64>().ok());
+            if wanted > 0 && running != Some(wanted) {
+                return Err(error(format!(
+                    "desired revision ({wanted}) is different from the running revision ({})",
+                    object["metadata"]["annotations"][REVISION].as_str().unwrap_or("0")
+                )));
             }
             let name = name_of(&object).to_owned();
             let list = resource.path(object["metadata"]["namespace"].as_str(), "");
@@ -147,7 +171,9 @@ pub(crate) async fn status(context: &Context) -> Outcome {
     };
     match limit {
         None => follow.await,
-        Some(limit) => tokio::time::timeout(limit, follow).await.unwrap_or_else(|_| Err(error("timed out waiting for the condition"))),
+        Some(limit) => tokio::time::timeout(limit, follow)
+            .await
+            .unwrap_or_else(|_| Err(error("timed out waiting for the condition"))),
     }
 }
 
@@ -158,7 +184,8 @@ async fn revisions(context: &Context, deployment: &Value) -> Outcome<Vec<(i64, V
     let uid = &deployment["metadata"]["uid"];
     let mut found: Vec<(i64, Value)> = Vec::new();
     for set in list["items"].as_array().into_iter().flatten() {
-        let owned = set["metadata"]["ownerReferences"].as_array().is_some_and(|all| all.iter().any(|o| o["uid"] == *uid));
+        let owned =
+            set["metadata"]["ownerReferences"].as_array().is_some_and(|all| all.iter().any(|o| o["uid"] == *uid));
         let revision = set["metadata"]["annotations"][REVISION].as_str().and_then(|text| text.parse().ok());
         if let (true, Some(revision)) = (owned, revision) {
             found.push((revision, set.clone()));
@@ -195,7 +222,7 @@ pub(crate) async fn history(context: &Context) -> Outcome {
             };
             let mut text = format!("{}/{name} with revision #{wanted}\nPod Template:\n", resource.word());
             text += &crate::describe::pod_template(&set["spec"]["template"], 2);
-            print::out(&text)?;
+            print::out(&(text + "\n"))?;
             continue;
         }
         let mut rows = vec![vec!["REVISION".to_owned(), "CHANGE-CAUSE".to_owned()]];
@@ -216,12 +243,24 @@ pub(crate) async fn undo(context: &Context) -> Outcome {
         only_deployments(&resource)?;
         let found = revisions(context, &object).await?;
         let name = name_of(&object);
+        if object["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"].is_string() {
+            eprintln!(
+                "Warning: resource {}/{name} was previously managed with 'kubectl apply'. Rolling back will not update the kubectl.kubernetes.io/last-applied-configuration annotation, which may cause unexpected behavior on future 'kubectl apply' operations. Consider using 'kubectl apply' with your previous configuration file instead.",
+                resource.plural
+            );
+        }
         let wanted = context.args.number("to-revision")?.unwrap_or(0);
         if object["spec"]["paused"] == true {
-            return Err(error(format!("you cannot rollback a paused deployment; resume it first with 'kubectl rollout resume {}/{name}' and try again", resource.word())));
+            return Err(error(format!(
+                "you cannot rollback a paused deployment; resume it first with 'kubectl rollout resume {}/{name}' and try again",
+                resource.word()
+            )));
         }
         let target = if wanted > 0 {
-            found.iter().find(|(revision, _)| *revision == wanted).ok_or_else(|| error(format!("unable to find specified revision {wanted} in history")))?
+            found
+                .iter()
+                .find(|(revision, _)| *revision == wanted)
+                .ok_or_else(|| error(format!("unable to find specified revision {wanted} in history")))?
         } else {
             let count = found.len();
             if count < 2 {
@@ -235,11 +274,19 @@ pub(crate) async fn undo(context: &Context) -> Outcome {
             labels.remove("pod-template-hash");
         }
         if back == current {
-            print::out(&format!("{}/{name} skipped rollback (current template already matches revision {})\n", resource.word(), target.0))?;
+            print::out(&format!(
+                "{}/{name} skipped rollback (current template already matches revision {})\n",
+                resource.word(),
+                target.0
+            ))?;
             continue;
         }
         let patch = json!([{"op": "replace", "path": "/spec/template", "value": back}]);
-        context.server.put(Method::PATCH, &path_of(&resource, &object), "application/json-patch+json", &patch).await.map_err(failure)?;
+        context
+            .server
+            .put(Method::PATCH, &path_of(&resource, &object), "application/json-patch+json", &patch)
+            .await
+            .map_err(failure)?;
         print::out(&format!("{}/{name} rolled back\n", resource.word()))?;
     }
     Ok(())
@@ -249,11 +296,19 @@ pub(crate) async fn restart(context: &Context) -> Outcome {
     for (resource, object) in subject(context).await? {
         let name = name_of(&object);
         if object["spec"]["paused"] == true {
-            return Err(error(format!("{}s.apps \"{name}\" can't restart paused deployment (run rollout resume first)", resource.kind.to_lowercase())));
+            return Err(error(format!(
+                "{}s.apps \"{name}\" can't restart paused deployment (run rollout resume first)",
+                resource.kind.to_lowercase()
+            )));
         }
         let now = client::clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let patch = json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}}});
-        context.server.put(Method::PATCH, &path_of(&resource, &object), "application/strategic-merge-patch+json", &patch).await.map_err(failure)?;
+        let patch =
+            json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}}});
+        context
+            .server
+            .put(Method::PATCH, &path_of(&resource, &object), "application/strategic-merge-patch+json", &patch)
+            .await
+            .map_err(failure)?;
         print::out(&format!("{}/{name} restarted\n", resource.word()))?;
     }
     Ok(())
@@ -264,7 +319,11 @@ pub(crate) async fn pause(context: &Context, yes: bool) -> Outcome {
     for (resource, object) in subject(context).await? {
         let name = name_of(&object);
         if resource.kind != "Deployment" {
-            return Err(error(format!("{} \"{name}\" {} is not supported", resource.plural_word(), if yes { "pausing" } else { "resuming" })));
+            return Err(error(format!(
+                "{} \"{name}\" {} is not supported",
+                resource.plural_word(),
+                if yes { "pausing" } else { "resuming" }
+            )));
         }
         if (object["spec"]["paused"] == true) == yes {
             let state = if yes { "is already paused" } else { "is not paused" };
@@ -272,7 +331,11 @@ pub(crate) async fn pause(context: &Context, yes: bool) -> Outcome {
         }
         let value = if yes { json!(true) } else { Value::Null };
         let patch = json!({"spec": {"paused": value}});
-        context.server.put(Method::PATCH, &path_of(&resource, &object), "application/merge-patch+json", &patch).await.map_err(failure)?;
+        context
+            .server
+            .put(Method::PATCH, &path_of(&resource, &object), "application/merge-patch+json", &patch)
+            .await
+            .map_err(failure)?;
         print::out(&format!("{}/{name} {verb}\n", resource.word()))?;
     }
     Ok(())
@@ -281,7 +344,8 @@ pub(crate) async fn pause(context: &Context, yes: bool) -> Outcome {
 /// A label selector as a query has it: `a=b,c in (d)`.
 pub(crate) fn selector_text(selector: &Value) -> Outcome<String> {
     if let Some(plain) = selector.as_object().filter(|map| map.values().all(Value::is_string) && !map.is_empty()) {
-        let pairs: Vec<String> = plain.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+        let pairs: Vec<String> =
+            plain.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
         return Ok(pairs.join(","));
     }
     let mut parts: Vec<String> = Vec::new();
@@ -315,9 +379,18 @@ mod tests {
             progress(&object).unwrap()
         };
         assert_eq!(of(1, 0, 0, 0).0, "Waiting for deployment spec update to be observed...\n");
-        assert_eq!(of(2, 3, 1, 3).0, "Waiting for deployment \"e\" rollout to finish: 1 out of 3 new replicas have been updated...\n");
-        assert_eq!(of(2, 4, 3, 3).0, "Waiting for deployment \"e\" rollout to finish: 1 old replicas are pending termination...\n");
-        assert_eq!(of(2, 3, 3, 2).0, "Waiting for deployment \"e\" rollout to finish: 2 of 3 updated replicas are available...\n");
+        assert_eq!(
+            of(2, 3, 1, 3).0,
+            "Waiting for deployment \"e\" rollout to finish: 1 out of 3 new replicas have been updated...\n"
+        );
+        assert_eq!(
+            of(2, 4, 3, 3).0,
+            "Waiting for deployment \"e\" rollout to finish: 1 old replicas are pending termination...\n"
+        );
+        assert_eq!(
+            of(2, 3, 3, 2).0,
+            "Waiting for deployment \"e\" rollout to finish: 2 of 3 updated replicas are available...\n"
+        );
         assert_eq!(of(2, 3, 3, 3), ("deployment \"e\" successfully rolled out\n".to_owned(), true));
     }
 

@@ -143,7 +143,10 @@ async fn one(context: &Context, resource: &Resource, namespace: Option<&str>, na
     loop {
         let object = match context.server.get(&path).await {
             Ok(object) => object,
-            Err(e) if matches!(what, For::Create) && e.downcast_ref::<ApiError>().is_some_and(|e| e.reason == Reason::NotFound) => {
+            Err(e)
+                if matches!(what, For::Create)
+                    && e.downcast_ref::<ApiError>().is_some_and(|e| e.reason == Reason::NotFound) =>
+            {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }

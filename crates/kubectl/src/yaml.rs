@@ -33,9 +33,34 @@ fn write_map(value: &Value, depth: usize, inline_first: bool, out: &mut String) 
                 out.push('\n');
                 write_list(one, depth, out);
             }
-            other => *out += &format!(" {}\n", scalar(other, depth + 1)),
+            other => {
+                let column = depth * 2 + plain_or_quoted(key).chars().count() + 2;
+                *out += &format!(" {}\n", folded(&scalar(other, depth + 1), column, depth + 1));
+            }
         }
     }
+}
+
+/// Breaks a long line at blanks beyond the eightieth column, as Go's writer does. Text of several lines stays.
+fn folded(text: &str, column: usize, depth: usize) -> String {
+    if text.contains('\n') || text.starts_with('"') {
+        return text.to_owned();
+    }
+    let chars: Vec<char> = text.chars().collect();
+    let (mut out, mut column) = (String::new(), column);
+    for (index, c) in chars.iter().enumerate() {
+        let alone =
+            *c == ' ' && index > 0 && chars[index - 1] != ' ' && chars.get(index + 1).is_some_and(|next| *next != ' ');
+        if alone && column > 80 {
+            out.push('\n');
+            out += &pad(depth);
+            column = depth * 2;
+        } else {
+            out.push(*c);
+            column += 1;
+        }
+    }
+    out
 }
 
 fn write_list(value: &Value, depth: usize, out: &mut String) {
@@ -49,7 +74,7 @@ fn write_list(value: &Value, depth: usize, out: &mut String) {
                 write_list(one, depth + 1, &mut inner);
                 *out += inner.trim_start();
             }
-            other => *out += &format!("{}\n", scalar(other, depth + 1)),
+            other => *out += &format!("{}\n", folded(&scalar(other, depth + 1), depth * 2 + 2, depth + 1)),
         }
     }
 }
@@ -83,26 +108,40 @@ fn block(text: &str, depth: usize) -> String {
 
 /// Words and numbers that would be read as something else than text.
 fn is_ambiguous(text: &str) -> bool {
-    let words = ["null", "~", "true", "false", "yes", "no", "on", "off", "y", "n", ".nan", ".inf", "-.inf", "+.inf", "=", "<<"];
+    let words =
+        ["null", "~", "true", "false", "yes", "no", "on", "off", "y", "n", ".nan", ".inf", "-.inf", "+.inf", "=", "<<"];
     let lower = text.to_lowercase();
     let number = || {
         let digits = text.replace('_', "");
         digits.parse::<f64>().is_ok() && !lower.contains("inf") && !lower.contains("nan")
-            || digits.trim_start_matches(['-', '+']).strip_prefix("0x").is_some_and(|h| u64::from_str_radix(h, 16).is_ok())
-            || digits.trim_start_matches(['-', '+']).strip_prefix("0o").is_some_and(|h| u64::from_str_radix(h, 8).is_ok())
-            || digits.trim_start_matches(['-', '+']).strip_prefix("0b").is_some_and(|h| u64::from_str_radix(h, 2).is_ok())
+            || digits
+                .trim_start_matches(['-', '+'])
+                .strip_prefix("0x")
+                .is_some_and(|h| u64::from_str_radix(h, 16).is_ok())
+            || digits
+                .trim_start_matches(['-', '+'])
+                .strip_prefix("0o")
+                .is_some_and(|h| u64::from_str_radix(h, 8).is_ok())
+            || digits
+                .trim_start_matches(['-', '+'])
+                .strip_prefix("0b")
+                .is_some_and(|h| u64::from_str_radix(h, 2).is_ok())
     };
     // A time such as 2026-11-23T15:00:00Z, or a day; and numbers to the base of sixty.
-    let time = text.len() >= 10 && text.as_bytes()[4] == b'-' && text[..4].bytes().all(|b| b.is_ascii_digit())
+    let time = text.len() >= 10
+        && text.as_bytes()[4] == b'-'
+        && text[..4].bytes().all(|b| b.is_ascii_digit())
         && (text.parse::<jiff::Timestamp>().is_ok() || text.parse::<jiff::civil::Date>().is_ok());
-    let sixty = text.contains(':') && text.split(':').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+    let sixty =
+        text.contains(':') && text.split(':').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
     words.contains(&lower.as_str()) || number() || time || sixty
 }
 
 fn plain_or_quoted(text: &str) -> String {
     let special = text.is_empty()
-        || text.starts_with(['-', '?', ':', ',', '[', ']', '{', '}', '#', '&', '*', '!', '|', '>', '\'', '"', '%', '@', '`'])
-            && !(text.starts_with(['-', '?', ':']) && text.len() > 1 && !text[1..].starts_with(' '))
+        || text.starts_with([
+            '-', '?', ':', ',', '[', ']', '{', '}', '#', '&', '*', '!', '|', '>', '\'', '"', '%', '@', '`',
+        ]) && !(text.starts_with(['-', '?', ':']) && text.len() > 1 && !text[1..].starts_with(' '))
         || text.starts_with(' ')
         || text.ends_with([' ', ':'])
         || text.contains(": ")

@@ -4,6 +4,7 @@
 //! The tests need root, and what `cargo xtask images` and `cargo xtask clients` make; `cargo xtask test` sees to both.
 
 mod bad_input;
+mod built_in_kubectl;
 mod docker;
 mod jobs;
 mod kubectl;
