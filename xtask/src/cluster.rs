@@ -88,6 +88,16 @@ impl Cluster {
             .dir(&host::root().join("examples/tutorial"))
     }
 
+    /// Where docker's command line finds the server.
+    pub fn docker_socket(&self) -> PathBuf {
+        self.place.run_dir.join("docker.sock")
+    }
+
+    /// A `knarr` with these arguments, for this cluster.
+    pub fn command<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Cmd {
+        cmd(&self.knarr).args(args).arg(format!("--run-dir={}", self.place.run_dir.display()))
+    }
+
     /// What `kubectl get … -o json` says.
     pub fn get(&self, args: &[&str]) -> anyhow::Result<Value> {
         let args = ["get"].into_iter().chain(args.iter().copied()).chain(["--output=json"]);

@@ -20,6 +20,10 @@ const EPOCH: u64 = 1_704_067_200;
 /// The same for people.
 const EPOCH_TEXT: &str = "2024-01-01T00:00:00Z";
 
+/// The users and groups of every image.
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n";
+const GROUP: &str = "root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\n";
+
 /// An image in a file.
 pub struct Made {
     /// Its name and tag.
@@ -33,10 +37,12 @@ pub fn make() -> anyhow::Result<Vec<Made>> {
     let dir = host::target()?.join("knarr-images");
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let echo = echo_server()?;
-    let packages = Packages::fetch(&dir.join("packages"))?;
+    let packages = Packages::fetch(&dir.join("packages"), &["nginx", "busybox-static"])?;
+    let database = Packages::fetch(&dir.join("packages-postgres"), &["postgresql"])?;
 
     let base = packages.busybox()?;
     let nginx = packages.nginx()?;
+    let postgres = database.postgres()?;
     let mut setup = Tree::default();
     setup.file("entrypoint.sh", 0o755, fs::read(host::root().join("images/nginx/entrypoint.sh"))?);
     for empty in ["etc/nginx", "var/lib/nginx", "var/log/nginx", "run"] {
@@ -45,15 +51,31 @@ pub fn make() -> anyhow::Result<Vec<Made>> {
     let mut echo_files = Tree::default();
     echo_files.file("echo", 0o755, fs::read(&echo).with_context(|| format!("read {}", echo.display()))?);
 
+    let mut database_setup = Tree::default();
+    database_setup.file("entrypoint.sh", 0o755, fs::read(host::root().join("images/postgres/entrypoint.sh"))?);
+    database_setup.text("etc/passwd", &format!("{PASSWD}postgres:x:999:999:postgres:/var/lib/postgresql:/bin/sh\n"));
+    database_setup.text("etc/group", &format!("{GROUP}postgres:x:999:\n"));
+    for (empty, mode) in [
+        ("var/lib/postgresql", 0o755),
+        ("var/run/postgresql", 0o1777),
+        ("run/postgresql", 0o1777),
+        ("usr/share/zoneinfo", 0o755),
+    ] {
+        database_setup.dir(empty, mode);
+    }
+
     let shell = Recipe::new(&["sh"], &[&base]);
     let proxy = Recipe::new(&["/entrypoint.sh"], &[&base, &nginx, &setup]).port(80);
     let server = Recipe::new(&["/echo"], &[&base, &echo_files]).port(8080);
+    let sql =
+        Recipe::new(&["/entrypoint.sh"], &[&base, &postgres, &database_setup]).port(5432).path(&database.programs()?);
     let recipes = [
         ("docker.io/library/busybox:latest", shell),
         ("gihyodocker/nginx:latest", proxy.clone()),
         ("gihyodocker/nginx:patched", proxy.build("patched")),
         ("gihyodocker/echo:latest", server.clone()),
         ("gihyodocker/echo:patched", server.build("patched")),
+        ("docker.io/library/postgres:15", sql),
     ];
     let mut made = Vec::new();
     for (name, recipe) in recipes {
@@ -86,24 +108,24 @@ struct Packages {
 }
 
 impl Packages {
-    /// Fetches nginx, the libraries it needs and a static busybox, without installing them.
-    fn fetch(dir: &Path) -> anyhow::Result<Self> {
+    /// Fetches packages and the libraries they need, without installing them.
+    fn fetch(dir: &Path, packages: &[&str]) -> anyhow::Result<Self> {
         let root = dir.join("root");
         if root.exists() {
             return Ok(Self { root });
         }
         host::install(&[("dpkg-deb", "dpkg")])?;
         host::refresh_packages()?;
-        host::progress("Fetching nginx and busybox from Debian", || {
+        host::progress(&format!("Fetching {} from Debian", packages.join(" and ")), || {
             let scratch = tempfile::tempdir_in(dir.parent().context("a directory has a parent")?)?;
             let unpacked = scratch.path().join("root");
             let mut seen = BTreeSet::new();
-            let mut wanted = vec!["nginx".to_owned(), "busybox-static".to_owned()];
+            let mut wanted: Vec<String> = packages.iter().map(|&package| package.to_owned()).collect();
             while let Some(package) = wanted.pop() {
                 if seen.insert(package.clone()) {
                     let file = download(&package, scratch.path())?;
                     cmd("dpkg-deb").arg("--extract").arg(&file).arg(&unpacked).read()?;
-                    wanted.extend(libraries(&cmd("dpkg-deb").arg("--field").arg(&file).arg("Depends").read()?));
+                    wanted.extend(needed(&cmd("dpkg-deb").arg("--field").arg(&file).arg("Depends").read()?));
                 }
             }
             fs::create_dir_all(dir)?;
@@ -122,8 +144,8 @@ impl Packages {
         for applet in cmd(busybox).arg("--list").read()?.lines().filter(|applet| *applet != "busybox") {
             tree.link(&format!("bin/{applet}"), "busybox");
         }
-        tree.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n");
-        tree.text("etc/group", "root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\n");
+        tree.text("etc/passwd", PASSWD);
+        tree.text("etc/group", GROUP);
         tree.text("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n");
         tree.text("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n");
         tree.dir("root", 0o700);
@@ -136,6 +158,31 @@ impl Packages {
 
     /// nginx and the libraries it is linked with; no documentation, no configuration.
     fn nginx(&self) -> anyhow::Result<Tree> {
+        let tree = self.tree(|name| name == "usr/sbin/nginx")?;
+        if !tree.0.contains_key("usr/sbin/nginx") {
+            bail!("find nginx in its package");
+        }
+        Ok(tree)
+    }
+
+    /// PostgreSQL with its clients, and the libraries they are linked with.
+    fn postgres(&self) -> anyhow::Result<Tree> {
+        self.tree(|name| {
+            let version = |rest: &str| rest.chars().next().is_some_and(|c| c.is_ascii_digit());
+            let program = name.strip_prefix("usr/lib/postgresql/").is_some_and(|rest| rest.contains("/bin/"));
+            program || name.strip_prefix("usr/share/postgresql/").is_some_and(version)
+        })
+    }
+
+    /// Where PostgreSQL's programs are: the directory carries its version.
+    fn programs(&self) -> anyhow::Result<String> {
+        let versions = self.root.join("usr/lib/postgresql");
+        let version = fs::read_dir(&versions)?.next().context("find PostgreSQL in its package")??;
+        Ok(format!("/usr/lib/postgresql/{}/bin", version.file_name().display()))
+    }
+
+    /// Every library of the packages, and what else is wanted, by its path.
+    fn tree(&self, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Tree> {
         let mut tree = Tree::default();
         for entry in walkdir::WalkDir::new(&self.root) {
             let entry = entry.context("walk the packages")?;
@@ -144,8 +191,8 @@ impl Packages {
             // Old and new packages disagree about /lib and /usr/lib; the image has everything in /usr/lib.
             let inside = name.strip_prefix("usr/").unwrap_or(name);
             let library = (inside.starts_with("lib/") || inside.starts_with("lib64/")) && inside.contains(".so");
-            let wanted = name == "usr/sbin/nginx" || (library && !inside.contains("gconv"));
-            if !wanted || entry.file_type().is_dir() {
+            let needless = inside.contains("gconv") || inside.contains("llvmjit");
+            if !(wanted(name) || library) || needless || entry.file_type().is_dir() {
                 continue;
             }
             let name = format!("usr/{inside}");
@@ -159,9 +206,6 @@ impl Packages {
         }
         tree.link("lib", "usr/lib");
         tree.link("lib64", "usr/lib64");
-        if !tree.0.contains_key("usr/sbin/nginx") {
-            bail!("find nginx in its package");
-        }
         Ok(tree)
     }
 }
@@ -179,10 +223,17 @@ pub fn download(package: &str, dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(file.path())
 }
 
-/// The names of the libraries in a `Depends` field: the first of alternatives, without versions.
-fn libraries(depends: &str) -> Vec<String> {
+/// What of a `Depends` field an image needs: libraries, and the server and client that stand for PostgreSQL; the first of
+/// alternatives, without versions. The compiler library that PostgreSQL can do without is as large as all the rest.
+fn needed(depends: &str) -> Vec<String> {
     let names = depends.split(',').filter_map(|one| one.split('|').next()?.split_whitespace().next());
-    names.filter(|name| name.starts_with("lib") || *name == "zlib1g").map(str::to_owned).collect()
+    let versioned = |name: &str| name.starts_with("postgresql-") && name.ends_with(|c: char| c.is_ascii_digit());
+    names
+        .filter(|name| {
+            (name.starts_with("lib") && !name.starts_with("libllvm")) || *name == "zlib1g" || versioned(name)
+        })
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Files by path.
@@ -256,17 +307,30 @@ struct Recipe {
     command: Vec<String>,
     layers: Vec<Tree>,
     port: Option<u16>,
+    /// Where programs are looked for, before the usual places.
+    path: String,
     build: &'static str,
 }
 
 impl Recipe {
     fn new(command: &[&str], layers: &[&Tree]) -> Self {
         let command = command.iter().map(|&word| word.to_owned()).collect();
-        Self { command, layers: layers.iter().map(|&layer| layer.clone()).collect(), port: None, build: "latest" }
+        Self {
+            command,
+            layers: layers.iter().map(|&layer| layer.clone()).collect(),
+            port: None,
+            path: String::new(),
+            build: "latest",
+        }
     }
 
     fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
+        self
+    }
+
+    fn path(mut self, dir: &str) -> Self {
+        self.path = format!("{dir}:");
         self
     }
 
@@ -287,7 +351,7 @@ impl Recipe {
             "created": EPOCH_TEXT,
             "config": {
                 "Cmd": self.command,
-                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+                "Env": [format!("PATH={}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", self.path)],
                 "WorkingDir": "/",
                 "ExposedPorts": ports.into_iter().collect::<BTreeMap<_, _>>(),
                 "Labels": { "org.opencontainers.image.version": self.build },
@@ -339,6 +403,8 @@ mod tests {
     #[test]
     fn libraries_are_read_from_a_depends_field() {
         let field = "libc6 (>= 2.34), libssl3 | libssl1.1, zlib1g (>= 1:1.1.4), iproute2, nginx-common (<< 2)\n";
-        assert_eq!(libraries(field), ["libc6", "libssl3", "zlib1g"]);
+        assert_eq!(needed(field), ["libc6", "libssl3", "zlib1g"]);
+        let field = "postgresql-client-15, postgresql-common (>= 241~), tzdata, libllvm14, libpq5";
+        assert_eq!(needed(field), ["postgresql-client-15", "libpq5"]);
     }
 }

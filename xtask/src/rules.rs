@@ -31,6 +31,8 @@ const KIND_NAMES: &[(&str, &str, &str)] = &[
     ("crates/apiserver/src/admission/mod.rs", "Namespace", "the first namespaces may not be deleted"),
     ("crates/apiserver/src/lib.rs", "Namespace", "its own path is that of a namespace without anything in it"),
     ("crates/apiserver/src/admission/mod.rs", "Pod", "a pod acts as an account"),
+    ("crates/apiserver/src/admission/mod.rs", "PersistentVolumeClaim", "it gets the default class"),
+    ("crates/apiserver/src/admission/storage.rs", "*", "claims get the default class, and grow as their class allows"),
     ("crates/apiserver/src/admission/service_account.rs", "*", "a pod acts as an account"),
     ("crates/apiserver/src/admission/escalation.rs", "*", "nobody gives away more than they have"),
     ("crates/apiserver/src/authorize.rs", "serviceaccounts", "tokens are those of accounts"),

@@ -6,6 +6,7 @@
 
 mod admission;
 mod authorize;
+mod claims;
 mod context;
 mod delete;
 mod discovery;
@@ -62,6 +63,7 @@ pub struct ApiServer {
     /// `host:port` as discovery tells it.
     address: String,
     ready: AtomicBool,
+    claims: claims::Claims,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -85,6 +87,7 @@ impl ApiServer {
             policy,
             address,
             ready: AtomicBool::new(false),
+            claims: claims::Claims::new(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))

@@ -39,8 +39,37 @@ impl ApiServer {
         tls: Arc<rustls::ServerConfig>,
         cancel: CancellationToken,
     ) -> Result<()> {
-        let acceptor = TlsAcceptor::from(tls);
         let upkeep = self.tasks.spawn(self.clone().keep_up(self.shutdown.clone()));
+        self.accept(listener, tls, &cancel).await;
+        self.shutdown.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+            tracing::debug!("some requests did not end in time");
+        }
+        upkeep.await.context("join upkeep")
+    }
+
+    /// Answers connections of one more listener until `cancel`; requests in flight end with [`ApiServer::serve`].
+    ///
+    /// # Errors
+    /// Never, as a part of a server is expected to be able to fail.
+    pub async fn serve_also(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        self.accept(listener, tls, &cancel).await;
+        Ok(())
+    }
+
+    async fn accept(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        cancel: &CancellationToken,
+    ) {
+        let acceptor = TlsAcceptor::from(tls);
         loop {
             let stream = tokio::select! {
                 () = cancel.cancelled() => break,
@@ -56,12 +85,6 @@ impl ApiServer {
             };
             self.tasks.spawn(self.clone().connection(stream, acceptor.clone()));
         }
-        self.shutdown.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
-            tracing::debug!("some requests did not end in time");
-        }
-        upkeep.await.context("join upkeep")
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, acceptor: TlsAcceptor) {

@@ -7,6 +7,7 @@ use object_model::{ApiError, FieldError, FieldPath, Reason, meta, names, time};
 use serde_json::{Value, json};
 use store::{Durability, Entry, Expect, Op, StoreError, Write};
 
+use crate::claims::Taken;
 use crate::context::{Context, unsupported_media_type};
 use crate::managers::{self, Writer};
 use crate::request::ResourceRequest;
@@ -85,8 +86,12 @@ impl ApiServer {
                 }
                 return Ok(object);
             }
+            let claimed = self.claim(served, &mut object)?;
             match self.put(served, &request.namespace, &name, Expect::Absent, &object).await {
-                Ok(entry) => return stored::decode(served, &entry),
+                Ok(entry) => {
+                    claimed.into_iter().for_each(Taken::keep);
+                    return stored::decode(served, &entry);
+                }
                 Err(StoreError::Mismatch(_)) if generate && tried < NAME_TRIES => {}
                 Err(StoreError::Mismatch(_)) => {
                     let error = ApiError::already_exists(served.row.group, served.row.plural, &name);
@@ -290,6 +295,7 @@ impl ApiServer {
             if stored::same(&object, &current) || cx.dry_run()? {
                 return Ok(object);
             }
+            let claimed = if request.subresource.is_empty() { self.claim(served, &mut object)? } else { None };
             let written = if is_finished(&object) {
                 self.remove(served, &request.namespace, &request.name, entry.mod_revision).await
             } else {
@@ -298,7 +304,7 @@ impl ApiServer {
             };
             match written {
                 Ok(entry) => {
-                    let mut object = object;
+                    claimed.into_iter().for_each(Taken::keep);
                     meta::set(&mut object, "resourceVersion", entry.mod_revision.to_string());
                     return Ok(object);
                 }
@@ -410,6 +416,7 @@ impl ApiServer {
         let expect = Expect::Revision(revision);
         let key = served.key(namespace, name);
         let gone = self.store.write(Write { key, expect, op: Op::Delete, durability: Durability::Synced }).await?;
+        self.unclaim(served, &gone);
         self.follow(served, namespace, name);
         Ok(gone)
     }

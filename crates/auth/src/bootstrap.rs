@@ -332,6 +332,8 @@ const ROLES: &[Role] = &[
             ),
             on(&["create", "delete", "patch", "update"], &[""], &["nodes"]),
             on(CHANGE, &[""], &["nodes/status", "pods/status"]),
+            // Volumes on the node's disk: how far they have grown, and that their data is gone.
+            on(CHANGE, &[""], &["persistentvolumeclaims/status", "persistentvolumes"]),
             on(&["create", "delete"], &[""], &["pods"]),
             on(CREATE, &[""], &["pods/eviction", "serviceaccounts/token"]),
             on(READ, &["storage.k8s.io"], &["csidrivers", "storageclasses", "volumeattachments"]),

@@ -63,7 +63,7 @@ pub(crate) fn replicas(object: &Value) -> i64 {
 }
 
 /// A hash of the template, written in the alphabet of generated names: FNV-1a over its canonical JSON.
-fn template_hash(template: &Value, collisions: i64) -> String {
+pub(crate) fn template_hash(template: &Value, collisions: i64) -> String {
     let text = format!("{template}{}", if collisions > 0 { collisions.to_string() } else { String::new() });
     let mut hash: u32 = 0x811c_9dc5;
     for byte in text.bytes() {

@@ -7,20 +7,32 @@
 
 mod cluster_role_aggregation;
 mod cron_job;
+mod daemon_set;
 mod deployment;
+mod endpoint_slice;
+mod endpoints;
 mod garbage_collector;
 mod job;
 mod job_pods;
 mod job_policy;
+mod load_balancer;
 mod namespace;
+mod node_lifecycle;
 mod pods;
 mod replica_set;
+mod revisions;
 mod roles;
 mod rollout;
 mod root_ca;
 mod runner;
 mod service_account;
+mod service_pods;
+mod stateful_set;
+mod taint_eviction;
+mod taints;
 mod ttl_after_finished;
+mod volume;
+mod volume_claim;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,13 +49,22 @@ pub(crate) static CONTROLLERS: &[&Controller] = &[
     &deployment::CONTROLLER,
     &replica_set::CONTROLLER,
     &namespace::CONTROLLER,
+    &endpoint_slice::CONTROLLER,
+    &endpoints::CONTROLLER,
+    &load_balancer::CONTROLLER,
+    &stateful_set::CONTROLLER,
+    &daemon_set::CONTROLLER,
     &service_account::CONTROLLER,
+    &node_lifecycle::CONTROLLER,
+    &taint_eviction::CONTROLLER,
     &root_ca::CONTROLLER,
     &cluster_role_aggregation::CONTROLLER,
     &job::CONTROLLER,
     &job_pods::CONTROLLER,
     &cron_job::CONTROLLER,
     &ttl_after_finished::CONTROLLER,
+    &volume_claim::CONTROLLER,
+    &volume::CONTROLLER,
 ];
 
 /// An object as controllers see it.
@@ -162,9 +183,21 @@ const fn batch(plural: &'static str) -> Resource {
 }
 
 pub(crate) const PODS: Resource = core("pods");
+pub(crate) const SERVICES: Resource = core("services");
+pub(crate) const ENDPOINTS: Resource = core("endpoints");
+pub(crate) const ENDPOINT_SLICES: Resource =
+    Resource { group: "discovery.k8s.io", version: "v1", plural: "endpointslices" };
 pub(crate) const NAMESPACES: Resource = core("namespaces");
 pub(crate) const REPLICA_SETS: Resource = apps("replicasets");
 pub(crate) const DEPLOYMENTS: Resource = apps("deployments");
+pub(crate) const CLAIMS: Resource = core("persistentvolumeclaims");
+pub(crate) const VOLUMES: Resource = core("persistentvolumes");
+pub(crate) const STORAGE_CLASSES: Resource =
+    Resource { group: "storage.k8s.io", version: "v1", plural: "storageclasses" };
+pub(crate) const NODES: Resource = core("nodes");
+pub(crate) const STATEFUL_SETS: Resource = apps("statefulsets");
+pub(crate) const DAEMON_SETS: Resource = apps("daemonsets");
+pub(crate) const CONTROLLER_REVISIONS: Resource = apps("controllerrevisions");
 pub(crate) const JOBS: Resource = batch("jobs");
 pub(crate) const CRON_JOBS: Resource = batch("cronjobs");
 

@@ -72,6 +72,16 @@ impl Owner<'_> {
 
     /// The pods that belong to the owner, and what is to be done so that those that should do, and no other.
     pub fn claim(&self, objects: &dyn Objects, selector: &LabelSelector) -> (Vec<Object>, Vec<Action>) {
+        self.claim_named(objects, selector, &|_| true)
+    }
+
+    /// The same, of pods whose names say that they may belong to it.
+    pub fn claim_named(
+        &self,
+        objects: &dyn Objects,
+        selector: &LabelSelector,
+        may_adopt: &dyn Fn(&str) -> bool,
+    ) -> (Vec<Object>, Vec<Action>) {
         let uid = meta::uid(self.object);
         let deleting = meta::deletion_timestamp(self.object).is_some();
         let (mut own, mut actions) = (Vec::new(), Vec::new());
@@ -80,7 +90,9 @@ impl Owner<'_> {
             match meta::controller_of(&pod.object) {
                 Some(owner) if owner.uid == uid && (matches || deleting) => own.push(pod),
                 Some(owner) if owner.uid == uid => actions.push(self.change_owners(&pod, false)),
-                None if matches && !deleting && is_active(&pod.object) => actions.push(self.change_owners(&pod, true)),
+                None if matches && !deleting && is_active(&pod.object) && may_adopt(&pod.name) => {
+                    actions.push(self.change_owners(&pod, true))
+                }
                 _ => {}
             }
         }

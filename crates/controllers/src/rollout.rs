@@ -39,7 +39,7 @@ impl Sizes {
 }
 
 /// A number, or a percentage of `total`, rounded up or down.
-fn share(value: &Value, total: i64, up: bool) -> i64 {
+pub(crate) fn share(value: &Value, total: i64, up: bool) -> i64 {
     match value {
         Value::String(text) => {
             let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);

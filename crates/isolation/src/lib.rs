@@ -8,6 +8,7 @@ pub mod capability;
 pub mod cgroup;
 mod client;
 mod log;
+pub mod loop_device;
 pub mod memory;
 mod mount;
 mod process;

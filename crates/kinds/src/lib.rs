@@ -7,18 +7,23 @@ mod apps;
 mod authentication;
 mod authorization;
 mod batch;
+mod claim;
 mod coordination;
 mod core;
 pub mod cron;
+mod discovery;
 mod events;
 pub mod indexes;
 pub mod meta;
 mod pod_template;
 mod rbac;
 pub mod scale;
+mod storage;
 pub mod typed;
+pub mod volumes;
 mod walk;
 
+pub use claim::{Claim, Pool};
 pub use k8s_openapi as k8s;
 
 use object_model::FieldError;
@@ -27,14 +32,21 @@ use serde_json::Value;
 /// Every built-in kind that is served. A kind that does nothing is not served.
 pub static RESOURCES: &[&Resource] = &[
     &core::config_map::RESOURCE,
+    &core::endpoints::RESOURCE,
     &core::event::RESOURCE,
     &core::namespace::RESOURCE,
     &core::node::RESOURCE,
+    &core::persistent_volume::RESOURCE,
+    &core::persistent_volume_claim::RESOURCE,
     &core::pod::RESOURCE,
     &core::secret::RESOURCE,
+    &core::service::RESOURCE,
     &core::service_account::RESOURCE,
+    &apps::controller_revision::RESOURCE,
+    &apps::daemon_set::RESOURCE,
     &apps::deployment::RESOURCE,
     &apps::replica_set::RESOURCE,
+    &apps::stateful_set::RESOURCE,
     &authentication::SELF,
     &authentication::TOKEN,
     &authorization::ACCESS,
@@ -44,7 +56,9 @@ pub static RESOURCES: &[&Resource] = &[
     &batch::cron_job::RESOURCE,
     &batch::job::RESOURCE,
     &coordination::lease::RESOURCE,
+    &discovery::endpoint_slice::RESOURCE,
     &events::event::RESOURCE,
+    &storage::storage_class::RESOURCE,
     &rbac::role::CLUSTER_ROLE,
     &rbac::role::ROLE,
     &rbac::binding::CLUSTER_ROLE_BINDING,
@@ -312,6 +326,12 @@ pub trait Kind: Sync {
     /// Seconds after which an object that nobody touches is removed.
     fn time_to_live(&self) -> Option<u32> {
         None
+    }
+
+    /// What the object wants of the cluster's pools, each value of which only one object may hold. Asked when the object is
+    /// otherwise complete and valid; values that are wanted and not named are given out then.
+    fn claims(&self, _object: &Value) -> Vec<Claim> {
+        Vec::new()
     }
 
     /// The object in the form in which its collection is stored: several kinds may be views of one collection.

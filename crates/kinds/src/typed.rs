@@ -3,8 +3,9 @@
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Event, Namespace, Node, NodeStatus, Pod, PodSpec, PodStatus, PodTemplateSpec, Secret,
+    ConfigMap, Event, Namespace, Node, NodeStatus, Pod, PodSpec, PodStatus, PodTemplateSpec, Secret, Service,
 };
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Error, Value};
 
 macro_rules! objects {
@@ -36,6 +37,8 @@ objects! {
     Event: event, event_from_value, event_to_value;
     ConfigMap: config_map, config_map_from_value, config_map_to_value;
     Secret: secret, secret_from_value, secret_to_value;
+    Service: service, service_from_value, service_to_value;
+    EndpointSlice: endpoint_slice, endpoint_slice_from_value, endpoint_slice_to_value;
     PodTemplateSpec: pod_template, pod_template_from_value, pod_template_to_value;
     PodSpec: pod_spec, pod_spec_from_value, pod_spec_to_value;
     PodStatus: pod_status, pod_status_from_value, pod_status_to_value;

@@ -209,6 +209,8 @@ fn typed_readers_take_the_examples() {
             ("", "Namespace") => kinds::typed::namespace(json).map(drop),
             ("", "ConfigMap") => kinds::typed::config_map(json).map(drop),
             ("", "Secret") => kinds::typed::secret(json).map(drop),
+            ("", "Service") => kinds::typed::service(json).map(drop),
+            ("discovery.k8s.io", "EndpointSlice") => kinds::typed::endpoint_slice(json).map(drop),
             ("", "Event") => kinds::typed::event(json).map(drop),
             ("apps", "Deployment") => kinds::typed::deployment(json).map(drop),
             ("apps", "ReplicaSet") => kinds::typed::replica_set(json).map(drop),

@@ -329,3 +329,77 @@ fn changes() {
     "#]],
     );
 }
+
+#[test]
+fn services() {
+    let service = |spec: &str, expected: Expect| {
+        check("", "services", &format!("metadata: {{name: a, namespace: default}}\nspec: {{{spec}}}"), expected);
+    };
+    service(
+        "selector: {a: b}, ports: [{port: 80}, {port: 80, name: x}]",
+        expect![[r#"
+        spec.ports[0].name: Required value
+        spec.ports[1]: Duplicate value: {"port":80,"protocol":"TCP"}
+    "#]],
+    );
+    service(
+        "type: ExternalName, externalName: not a name, clusterIP: 10.96.0.9",
+        expect![[r#"
+        spec.clusterIPs: Invalid value: ["10.96.0.9"]: may not be set for ExternalName services
+        spec.externalName: Invalid value: "not a name": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+    "#]],
+    );
+    service(
+        "type: NodePort, clusterIP: None, ports: [{port: 70000, protocol: ICMP}]",
+        expect![[r#"
+        spec.clusterIPs[0]: Invalid value: "None": may not be set to 'None' for NodePort services
+        spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive
+        spec.ports[0].protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP"
+        spec.ports[0].targetPort: Invalid value: 70000: must be between 1 and 65535, inclusive
+    "#]],
+    );
+    service(
+        "sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 90000}}, ports: [{port: 1}]",
+        expect![[r#"
+            spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 90000: must be greater than 0 and less than 86400
+        "#]],
+    );
+    service(
+        "externalIPs: [127.0.0.1, x], clusterIP: ten, ipFamilies: [IPv6], ports: [{port: 1}]",
+        expect![[r#"
+        spec.externalIPs[0]: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128)
+        spec.externalIPs[1]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)
+        spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster
+        spec.clusterIPs[0]: Invalid value: "ten": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)
+    "#]],
+    );
+    service(
+        "loadBalancerSourceRanges: [10.0.0.0/8], ports: [{port: 1, targetPort: web-}]",
+        expect![[r#"
+        spec.ports[0].targetPort: Invalid value: "web-": must not begin or end with a hyphen
+        spec.loadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'
+    "#]],
+    );
+}
+
+#[test]
+fn a_service_keeps_what_it_was_given() {
+    let row = row("", "services");
+    let old = read(
+        row,
+        "metadata: {name: a, namespace: d}\nspec: {type: NodePort, clusterIP: 10.96.0.9, ports: [{port: 80, nodePort: 30080}]}",
+    );
+    let after = |yaml: &str| {
+        let mut new = read(row, &format!("metadata: {{name: a, namespace: d}}\nspec: {yaml}"));
+        row.hooks.prepare_update(&mut new, &old);
+        let errors = lines(&row.validate_update(&new, &old));
+        format!("{} {} {errors}", new["spec"]["clusterIPs"], new["spec"]["ports"][0]["nodePort"])
+    };
+    assert_eq!(after("{type: NodePort, ports: [{port: 80}]}"), "[\"10.96.0.9\"] 30080 ");
+    assert_eq!(after("{ports: [{port: 80, nodePort: 30080}]}"), "[\"10.96.0.9\"] null ");
+    assert_eq!(after("{type: ExternalName, externalName: a.b, clusterIP: 10.96.0.9}"), "null null ");
+    assert_eq!(
+        after("{clusterIP: 10.96.0.8, ports: [{port: 80}]}"),
+        "[\"10.96.0.8\"] null spec.clusterIPs[0]: Invalid value: [\"10.96.0.8\"]: may not change once set\n"
+    );
+}

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use auth::{Rule, bootstrap};
 use client::{Api, Client, ListParams, Patch, Resource};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use kinds::volumes;
 use object_model::{Reason, meta};
 use serde_json::{Value, json};
 
@@ -30,6 +31,8 @@ pub async fn ensure(client: &Client) -> Result<()> {
     let namespaces = client.api(Resource { group: "", version: "v1", plural: "namespaces" });
     let wanted = NAMESPACES.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     ensure_all(&namespaces, wanted.to_vec(), |_, _| None).await.context("make the first namespaces")?;
+    let classes = client.api(Resource { group: "storage.k8s.io", version: "v1", plural: "storageclasses" });
+    ensure_all(&classes, vec![storage_class()], |_, _| None).await.context("make the first storage class")?;
     let policy = bootstrap::objects()
         .into_iter()
         .chain(controllers::rules().into_iter().flat_map(|(name, rules)| bootstrap::of_controller(name, rules)));
@@ -41,6 +44,16 @@ pub async fn ensure(client: &Client) -> Result<()> {
     );
     made_roles.context("make the first roles")?;
     made_bindings.context("make the first bindings")
+}
+
+/// The class of claims that name none: volumes of their full size and no more, on the disk of the node.
+fn storage_class() -> Value {
+    json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "knarr", "annotations": {volumes::DEFAULT_CLASS: "true"}},
+        "provisioner": volumes::LOCAL_DRIVER, "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer", "allowVolumeExpansion": true,
+    })
 }
 
 /// Creates what is not there, and patches what is there as `complete` says.

@@ -1,10 +1,12 @@
 //! `knarr`: Kubernetes in one binary, with the container engine inside.
 
+mod cluster_services;
 mod control;
 mod first_objects;
 mod host;
 mod image;
 mod kubeconfig;
+mod network;
 mod options;
 mod pki;
 mod prune;

@@ -1,13 +1,13 @@
 //! The command line.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 /// Kubernetes in one binary, with the container engine inside.
 ///
-/// `knarr server` is control plane and node in one process. It needs root and nothing else on the host. Pods outlive it:
+/// `knarr server` is control plane and node in one process. It needs root, and the program `nft` for Services. Pods outlive it:
 /// stop it, crash it or upgrade it, and the next start finds them running.
 #[derive(Debug, Parser)]
 #[command(name = "knarr", version, propagate_version = true, arg_required_else_help = true)]
@@ -110,9 +110,19 @@ pub struct ServerOptions {
     /// The node's address; if not given, that of --kubelet-listen, or of the default route.
     #[arg(long, value_name = "ADDR")]
     pub node_ip: Option<IpAddr>,
+    /// A label that the node gets when it registers; can be given again.
+    #[arg(long = "node-label", value_name = "KEY=VALUE", value_parser = label)]
+    pub node_labels: Vec<(String, String)>,
+    /// A taint that the node gets when it registers; can be given again. To keep a node for management:
+    /// node-role.kubernetes.io/control-plane:NoSchedule
+    #[arg(long = "node-taint", value_name = "KEY[=VALUE]:EFFECT", value_parser = taint)]
+    pub node_taints: Vec<Taint>,
     /// What pods get their addresses from.
     #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/24", value_parser = cidr)]
     pub pod_cidr: String,
+    /// What Services get their addresses from.
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16", value_parser = service_cidr)]
+    pub service_cidr: ServiceCidr,
     /// The bridge that pods are on, at most 15 characters.
     #[arg(long, value_name = "NAME", default_value = "knarr0", value_parser = link_name)]
     pub bridge: String,
@@ -128,8 +138,75 @@ fn node_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// A taint, as it is given: `key=value:NoSchedule`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taint {
+    /// Its key.
+    pub key: String,
+    /// Its value, empty for none.
+    pub value: String,
+    /// NoSchedule, PreferNoSchedule or NoExecute.
+    pub effect: String,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    key_and_value(key, value).map(|()| (key.to_owned(), value.to_owned()))
+}
+
+fn taint(text: &str) -> Result<Taint, String> {
+    const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+    let (pair, effect) = text.rsplit_once(':').ok_or("a taint is KEY[=VALUE]:EFFECT")?;
+    if !EFFECTS.contains(&effect) {
+        return Err(format!("the effect of a taint is one of {}, not {effect:?}", EFFECTS.join(", ")));
+    }
+    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+    key_and_value(key, value)?;
+    Ok(Taint { key: key.to_owned(), value: value.to_owned(), effect: effect.to_owned() })
+}
+
+fn key_and_value(key: &str, value: &str) -> Result<(), String> {
+    let mut problems = object_model::names::qualified_name(key);
+    problems.extend(object_model::names::label_value(value));
+    problems.into_iter().next().map_or(Ok(()), Err)
+}
+
 fn cidr(text: &str) -> Result<String, String> {
     pod_network::Cidr::parse(text).map(|_| text.to_owned()).map_err(|e| format!("{e:#}"))
+}
+
+/// The range of the Services' addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceCidr {
+    /// The first address of the range.
+    pub network: Ipv4Addr,
+    /// How many bits all its addresses share.
+    pub prefix: u8,
+}
+
+impl ServiceCidr {
+    /// The address with this number in the range.
+    pub fn host(&self, number: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.network) + number)
+    }
+}
+
+impl std::fmt::Display for ServiceCidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+fn service_cidr(text: &str) -> Result<ServiceCidr, String> {
+    let wrong = || format!("{text} is no range of IPv4 addresses: write it like 10.96.0.0/16");
+    let (network, prefix) = text.split_once('/').ok_or_else(wrong)?;
+    let (network, prefix) = (network.parse::<Ipv4Addr>().map_err(|_| wrong())?, prefix.parse().map_err(|_| wrong())?);
+    // The tenth address is the DNS's, so there must be more than that; upstream takes at most 20 bits as well.
+    if !(12..=27).contains(&prefix) {
+        return Err(format!("{text} has not between 32 and 1048576 addresses: use a prefix of 12 to 27 bits"));
+    }
+    let network = Ipv4Addr::from(u32::from(network) & (u32::MAX << (32 - u32::from(prefix))));
+    Ok(ServiceCidr { network, prefix })
 }
 
 /// The kernel's rule for names of network interfaces (`IFNAMSIZ`, and no blank or slash).

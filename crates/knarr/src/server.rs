@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use controllers::Manager;
 use docker_api::DockerApi;
 use image_store::ImageStore;
 use kubelet::Kubelet;
+use pod_network::Cidr;
 use scheduler::Scheduler;
 use store::{LogStore, RedbLog, Store};
 use tokio::net::TcpListener;
@@ -25,9 +26,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::options::{Dirs, ServerOptions};
+use crate::options::{Dirs, ServerOptions, Taint};
 use crate::pki::{API_TO_KUBELET, Pki, write_private};
-use crate::{control, first_objects, host, kubeconfig};
+use crate::{control, first_objects, host, kubeconfig, network};
 
 /// How often memory that is free goes back to the kernel: what a burst of pods needed is not kept.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(60);
@@ -41,6 +42,7 @@ const NODES: Resource = Resource { group: "", version: "v1", plural: "nodes" };
 pub async fn run(options: ServerOptions) -> Result<()> {
     host::require_root("knarr server")?;
     let dirs = &options.dirs;
+    service_proxy::check().await?;
     make_directories(dirs)?;
     let hold = host::hold(&dirs.data_dir)?;
     let api_listener = host::listen(options.listen, "the API", "--listen")?;
@@ -92,7 +94,7 @@ impl Signals {
 }
 
 /// One part of the server: its name, what stops it, and its task.
-struct Part {
+pub(crate) struct Part {
     name: &'static str,
     stop: CancellationToken,
     tasks: JoinSet<Result<()>>,
@@ -148,7 +150,8 @@ async fn start(
     // The API server calls the kubelet at the node's address, so one that it is told to listen on is the node's.
     let listening = Some(options.kubelet_listen.ip()).filter(|ip| !ip.is_unspecified());
     let address = options.node_ip.or(listening).unwrap_or_else(host::address);
-    let pki = Pki::ensure(&dirs.data_dir.join("pki"), &node, &host_names(&node, address), clock::now().as_second())?;
+    let pki =
+        Pki::ensure(&dirs.data_dir.join("pki"), &node, &host_names(options, &node, address), clock::now().as_second())?;
     let port = options.listen.port();
     let reach =
         if options.listen.ip().is_unspecified() { "127.0.0.1".to_owned() } else { options.listen.ip().to_string() };
@@ -158,15 +161,17 @@ async fn start(
     let store: Arc<dyn Store> = LogStore::open(RedbLog::open(&store_path)?)?;
     let kubelet_client = KubeletClient { tls: pki.to_kubelet_tls()? };
     let server = ApiServer::new(store.clone(), kubelet_client, pki.token_key()?, format!("{address}:{port}"))?;
+    server.set_service_range(options.service_cidr.network, options.service_cidr.prefix);
     let mut parts = Vec::new();
     let api_listener = TcpListener::from_std(api_listener).context("listen for the API")?;
     let tls = pki.api_tls()?;
-    part(&mut parts, "the API server", |stop| server.clone().serve(api_listener, tls, stop));
+    part(&mut parts, "the API server", |stop| server.clone().serve(api_listener, tls.clone(), stop));
 
     let api = server.client(User::authenticated("system:apiserver", &["system:masters"]));
     let (first, engine) = tokio::join!(first_objects::ensure(&api), start_engine(options, dirs));
     first?;
     let (engine, images) = engine?;
+    let cluster_dns = network::start(options, &node, address, &server, tls, &mut parts).await?;
     server.set_ready();
 
     let cri_socket = dirs.run_dir.join("cri.sock");
@@ -203,8 +208,10 @@ async fn start(
         logs_dir: dirs.data_dir.join("logs"),
         cgroup_root: format!("/{}", options.cgroup_root),
         pod_cidr: options.pod_cidr.clone(),
-        cluster_dns: Vec::new(),
-        cluster_domain: "cluster.local".to_owned(),
+        labels: node_labels(options),
+        taints: options.node_taints.iter().map(taint).collect(),
+        cluster_dns: vec![cluster_dns.to_string()],
+        cluster_domain: network::CLUSTER_DOMAIN.to_owned(),
         tls: pki.kubelet_tls()?,
         allow: Arc::new(|user: &str| user == API_TO_KUBELET),
     };
@@ -242,8 +249,22 @@ async fn start(
     Ok(Running { parts, engine, store })
 }
 
+/// The labels of the node: it has the control plane, and what it was told.
+fn node_labels(options: &ServerOptions) -> BTreeMap<String, String> {
+    let own = ("node-role.kubernetes.io/control-plane".to_owned(), String::new());
+    std::iter::once(own).chain(options.node_labels.iter().cloned()).collect()
+}
+
+fn taint(taint: &Taint) -> serde_json::Value {
+    let mut object = serde_json::json!({"key": taint.key, "effect": taint.effect});
+    if !taint.value.is_empty() {
+        object["value"] = taint.value.as_str().into();
+    }
+    object
+}
+
 /// Starts a part; it is given what stops it.
-fn part<F>(parts: &mut Vec<Part>, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
+pub(crate) fn part<F>(parts: &mut Vec<Part>, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
@@ -276,7 +297,7 @@ pub fn engine_config(options: &ServerOptions, dirs: &Dirs) -> container_engine::
 }
 
 /// The names and addresses by which the API is reached.
-fn host_names(node: &str, address: std::net::IpAddr) -> Vec<String> {
+fn host_names(options: &ServerOptions, node: &str, address: IpAddr) -> Vec<String> {
     let fixed = [
         "localhost",
         "127.0.0.1",
@@ -287,7 +308,10 @@ fn host_names(node: &str, address: std::net::IpAddr) -> Vec<String> {
         "kubernetes.default.svc.cluster.local",
         node,
     ];
-    fixed.iter().map(|s| (*s).to_owned()).chain([address.to_string()]).collect()
+    // The first address of the range is that of the Service `kubernetes`; pods reach it, or the gateway, under its name.
+    let service = options.service_cidr.host(1).to_string();
+    let gateway = Cidr::parse(&options.pod_cidr).map(|pods| pods.gateway().to_string());
+    fixed.iter().map(|s| (*s).to_owned()).chain([address.to_string(), service]).chain(gateway).collect()
 }
 
 /// Says when the node is Ready, and how to use the cluster.

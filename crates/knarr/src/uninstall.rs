@@ -36,6 +36,7 @@ pub async fn run(options: UninstallOptions) -> Result<()> {
     let engine =
         Engine::start(server::engine_config(&options.server, dirs), images).await.context("look for running pods")?;
     let mut problems = engine.remove_everything().await;
+    problems.extend(service_proxy::remove(&service_proxy::table_name(&options.server.bridge)).await.err());
     drop((engine, hold));
     for dir in [&dirs.run_dir, &dirs.data_dir] {
         problems.extend(unmount_below(dir));

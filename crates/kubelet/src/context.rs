@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use client::{Client, EventType, Recorder, Resource};
+use client::{Cache, Client, EventType, Recorder, Resource};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use object_model::Reason;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -15,11 +15,14 @@ use crate::Config;
 use crate::cri_config::{Surroundings, parse_resolv_conf};
 use crate::env::{Facts, Source, Sources};
 use crate::node::Machine;
+use crate::persistent::{Disks, Wanted};
 use crate::runtime::Cri;
 use crate::sources::Follower;
 use crate::status::Host;
+use crate::volume_keeper::{CLAIMS, VOLUMES};
 
 pub(crate) const PODS: Resource = Resource { group: "", version: "v1", plural: "pods" };
+pub(crate) const SERVICES: Resource = Resource { group: "", version: "v1", plural: "services" };
 const CONFIG_MAPS: Resource = Resource { group: "", version: "v1", plural: "configmaps" };
 const SECRETS: Resource = Resource { group: "", version: "v1", plural: "secrets" };
 const SERVICE_ACCOUNTS: Resource = Resource { group: "", version: "v1", plural: "serviceaccounts" };
@@ -31,12 +34,16 @@ pub(crate) struct Context {
     pub(crate) recorder: Recorder,
     pub(crate) host: Host,
     pub(crate) machine: Machine,
+    /// The Services of the cluster, which containers are told of.
+    pub(crate) services: Cache<Service>,
     /// The port of the endpoint for logs and exec.
     pub(crate) port: u16,
     /// ConfigMaps and Secrets that running pods have as files.
     pub(crate) sources: Follower,
     /// Bounds how many sandboxes and containers are made at the same time.
     pub(crate) making: Semaphore,
+    /// The volumes on this node's disk.
+    pub(crate) disks: Disks,
 }
 
 impl Context {
@@ -74,7 +81,15 @@ impl Context {
             pod_ips,
             node_cpu_milli: self.machine.cpus * 1000,
             node_memory: self.machine.memory,
+            services: BTreeMap::new(),
         }
+    }
+
+    /// The variables that tell a pod's containers of Services. Waits until the Services are known.
+    pub(crate) async fn service_variables(&self, pod: &Pod) -> BTreeMap<String, String> {
+        self.services.synced().await;
+        let services = self.services.all();
+        crate::service_env::variables(pod, services.iter().map(|service| &service.object))
     }
 
     /// Records an event about a pod, or one of its containers.
@@ -106,6 +121,28 @@ impl Context {
             found.insert(source.clone(), data);
         }
         Ok(found)
+    }
+
+    /// The volumes that a pod has by its claims.
+    pub(crate) async fn claimed(&self, pod: &Pod) -> anyhow::Result<Vec<Wanted>> {
+        let mut wanted = Vec::new();
+        for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+            let Some(source) = &volume.persistent_volume_claim else { continue };
+            let failed = || format!("MountVolume.SetUp failed for volume {:?}", volume.name);
+            let namespace = pod.metadata.namespace.as_deref();
+            let claim = self.client.api(CLAIMS).get(namespace, &source.claim_name).await.with_context(failed)?;
+            let name = claim["spec"]["volumeName"].as_str().unwrap_or_default();
+            if claim["status"]["phase"] != "Bound" || name.is_empty() {
+                anyhow::bail!("{}: persistentvolumeclaim {:?} is not bound", failed(), source.claim_name);
+            }
+            let object = self.client.api(VOLUMES).get(None, name).await.with_context(failed)?;
+            if object["spec"]["claimRef"]["uid"] != claim["metadata"]["uid"] {
+                anyhow::bail!("{}: volume {name:?} belongs to another claim", failed());
+            }
+            let read_only = source.read_only == Some(true);
+            wanted.push(Wanted { name: volume.name.clone(), volume: object, read_only });
+        }
+        Ok(wanted)
     }
 
     /// A token for the pod's service account.

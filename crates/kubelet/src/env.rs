@@ -41,6 +41,8 @@ pub struct Facts {
     pub node_cpu_milli: i64,
     /// Memory of the node in bytes.
     pub node_memory: i64,
+    /// Variables that tell of Services. They yield to those that the container sets itself.
+    pub services: BTreeMap<String, String>,
 }
 
 /// Replaces `$(NAME)` by its value; `$$` stands for `$`; what is not defined stays as it is.
@@ -141,12 +143,19 @@ pub fn environment(
                 }
             }
             (value, _) => {
-                let lookup =
-                    |name: &str| values.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+                let lookup = |name: &str| {
+                    let own = values.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+                    own.or_else(|| facts.services.get(name)).cloned()
+                };
                 expand(value.as_deref().unwrap_or_default(), lookup)
             }
         };
         set(&mut values, &var.name, value);
+    }
+    for (name, value) in &facts.services {
+        if !values.iter().any(|(known, _)| known == name) {
+            values.push((name.clone(), value.clone()));
+        }
     }
     Ok(values)
 }

@@ -10,6 +10,7 @@ mod env;
 mod logs;
 mod manager;
 mod node;
+mod persistent;
 mod plan;
 mod probe;
 mod prober;
@@ -17,14 +18,17 @@ mod pull;
 mod refresh;
 mod runtime;
 mod server;
+mod service_env;
 mod sources;
 mod status;
 mod steps;
 mod tls;
 mod view;
+mod volume_keeper;
 mod volumes;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -56,6 +60,10 @@ pub struct Config {
     pub cgroup_root: String,
     /// The addresses that pods of this node get, such as `10.244.0.0/24`; empty if somebody else says.
     pub pod_cidr: String,
+    /// Labels that the node gets when it registers, beside those that say what machine it is.
+    pub labels: BTreeMap<String, String>,
+    /// Taints that the node gets when it registers, as in its spec.
+    pub taints: Vec<serde_json::Value>,
     /// Name servers of the cluster; pods use the host's while there are none.
     pub cluster_dns: Vec<String>,
     /// The domain of the cluster, such as `cluster.local`.

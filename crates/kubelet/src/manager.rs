@@ -15,12 +15,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Config;
-use crate::context::{Context, PODS};
+use crate::context::{Context, PODS, SERVICES};
 use crate::cri_config::{GRACE, POD_UID};
 use crate::node::{self, Machine};
+use crate::persistent::Disks;
 use crate::server;
 use crate::sources::Follower;
 use crate::status::Host;
+use crate::volume_keeper;
 use crate::worker::{self, Wanted};
 
 /// How many sandboxes and containers are made at the same time, for each processor.
@@ -69,18 +71,28 @@ pub(crate) async fn run(
     let machine = Machine::read()?;
     let making = usize::try_from(machine.cpus).unwrap_or(1).max(1) * MAKING_PER_CPU;
     let context = Arc::new(Context {
+        disks: Disks::new(&config.data_dir),
         host: Host { ip: config.node_ip.clone() },
         config,
         client: client.clone(),
         cri: cri.into(),
         recorder,
         machine,
+        services: Cache::new(),
         port: listener.local_addr().context("read the address of the endpoint")?.port(),
         sources: Follower::new(client.clone(), tasks.clone(), cancel.clone()),
         making: Semaphore::new(making),
     });
+    tasks.spawn(volume_keeper::run(context.clone(), cancel.clone()));
     tasks.spawn(node::run(context.clone(), Arc::new(Notify::new()), cancel.clone()));
 
+    let services = Reflector {
+        api: client.api(SERVICES),
+        params: ListParams::default(),
+        decode: kinds::typed::service,
+        cache: context.services.clone(),
+    };
+    tasks.spawn(services.run(cancel.clone()));
     let cache: Cache<Arc<Pod>> = Cache::new();
     // Pods that appeared and pods that went, in order.
     let (changes, mut changed) = mpsc::unbounded_channel::<Wanted>();
@@ -244,7 +256,7 @@ async fn end_orphans(context: Arc<Context>, cache: Cache<Arc<Pod>>, cancel: Canc
     }
 }
 
-async fn end_orphan(context: &Context, sandbox: v1::PodSandbox) -> anyhow::Result<()> {
+async fn end_orphan(context: &Arc<Context>, sandbox: v1::PodSandbox) -> anyhow::Result<()> {
     let cri = context.cri.clone();
     let timeout = sandbox.annotations.get(GRACE).and_then(|grace| grace.parse().ok()).unwrap_or(ORPHAN_GRACE);
     let filter = v1::ContainerFilter { pod_sandbox_id: sandbox.id.clone(), ..v1::ContainerFilter::default() };
@@ -259,5 +271,10 @@ async fn end_orphan(context: &Context, sandbox: v1::PodSandbox) -> anyhow::Resul
     cri.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id: sandbox.id.clone() }).await?;
     let uid = sandbox.labels.get(POD_UID).cloned().unwrap_or_default();
     let directory = crate::volumes::PodDirectory::new(&context.config.data_dir, &uid);
-    tokio::task::spawn_blocking(move || directory.remove()).await?
+    let of = context.clone();
+    tokio::task::spawn_blocking(move || {
+        directory.remove()?;
+        of.disks.release()
+    })
+    .await?
 }

@@ -162,8 +162,14 @@ async fn keep_status(context: &Context, written: &mut Option<(Value, Timestamp)>
                 "metadata": { "name": name, "labels": labels },
                 "spec": {},
             });
+            for (key, value) in &context.config.labels {
+                node["metadata"]["labels"][key] = json!(value);
+            }
             if !context.config.pod_cidr.is_empty() {
                 node["spec"] = json!({ "podCIDR": context.config.pod_cidr, "podCIDRs": [context.config.pod_cidr] });
+            }
+            if !context.config.taints.is_empty() {
+                node["spec"]["taints"] = json!(context.config.taints);
             }
             match api.create(None, &node).await {
                 Err(error) if error.reason != Reason::AlreadyExists => return Err(error).context("register the node"),

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 
 use crate::context::Context;
 use crate::cri_config::{self, Prepared};
-use crate::env::{environment, sources_of};
+use crate::env::{Facts, environment, sources_of};
 use crate::plan::Step;
 use crate::probe;
 use crate::pull::{Pull, credentials, failure};
@@ -99,8 +99,14 @@ async fn prepare_volumes(context: &Arc<Context>, pod: &Arc<Pod>, memory: &Memory
         let sources = context.read(namespace, &volumes::sources_of(pod)).await?;
         let issued = refresh::issue(context, pod).await?;
         let directory = PodDirectory::new(&context.config.data_dir, pod.metadata.uid.as_deref().unwrap_or_default());
+        let claimed = context.claimed(pod).await?;
         let (pod, facts, tokens) = (pod.clone(), context.facts(Vec::new()), issued.tokens.clone());
-        tokio::task::spawn_blocking(move || volumes::prepare(&directory, &pod, &sources, &tokens, &facts)).await??;
+        let context = context.clone();
+        let work = move || {
+            volumes::prepare(&directory, &pod, &sources, &tokens, &facts)?;
+            claimed.iter().try_for_each(|wanted| context.disks.mount_for(&pod, &directory, wanted))
+        };
+        tokio::task::spawn_blocking(work).await??;
         Ok::<_, anyhow::Error>(issued)
     };
     match attempt.await {
@@ -255,7 +261,8 @@ async fn prepare(
     let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
     let ips = if host_network { vec![context.host.ip.clone()] } else { sandbox.ips };
     let hosts = cri_config::hosts_file(pod, ips.first().map(String::as_str).unwrap_or_default());
-    let env = environment(pod, container, &sources, &context.facts(ips)).map_err(anyhow::Error::msg)?;
+    let facts = Facts { services: context.service_variables(pod).await, ..context.facts(ips) };
+    let env = environment(pod, container, &sources, &facts).map_err(anyhow::Error::msg)?;
     let directory = PodDirectory::new(&context.config.data_dir, pod.metadata.uid.as_deref().unwrap_or_default());
     if !host_network {
         tokio::fs::write(directory.hosts(), hosts).await.context("write the pod's /etc/hosts")?;

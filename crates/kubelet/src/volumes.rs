@@ -158,6 +158,10 @@ fn one(
     facts: &Facts,
     group: Option<u32>,
 ) -> anyhow::Result<()> {
+    if volume.persistent_volume_claim.is_some() {
+        // Mounted by those who keep volumes that outlive pods.
+        return Ok(());
+    }
     let path = directory.volume(&volume.name);
     if let Some(source) = &volume.host_path {
         return host_path(Path::new(&source.path), source.type_.as_deref().unwrap_or_default());
@@ -356,7 +360,8 @@ fn write_payload(path: &Path, files: &Payload, group: Option<u32>) -> anyhow::Re
     }
 }
 
-fn host_path(path: &Path, kind: &str) -> anyhow::Result<()> {
+/// Checks, or makes, what a path of the host is to be.
+pub(crate) fn host_path(path: &Path, kind: &str) -> anyhow::Result<()> {
     let found = fs::metadata(path).ok().map(|metadata| metadata.file_type());
     let is = |check: fn(&fs::FileType) -> bool| found.as_ref().is_some_and(check);
     let fits = match kind {

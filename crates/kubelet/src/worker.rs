@@ -245,8 +245,10 @@ impl Worker {
         }
         let directory = PodDirectory::new(&self.context.config.data_dir, &self.uid);
         let logs = self.context.log_directory(pod);
+        let context = self.context.clone();
         tokio::task::spawn_blocking(move || {
             directory.remove()?;
+            context.disks.release()?;
             match std::fs::remove_dir_all(&logs) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     Err(anyhow::Error::new(error).context(format!("remove {}", logs.display())))

@@ -6,6 +6,7 @@ mod error;
 mod field;
 pub mod meta;
 pub mod names;
+pub mod node_selector;
 mod quantity;
 pub mod selector;
 pub mod time;

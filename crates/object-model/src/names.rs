@@ -31,6 +31,23 @@ pub fn dns_label(s: &str) -> Vec<String> {
     problems
 }
 
+/// An RFC 1035 label, like a Service's name: it starts with a letter.
+pub fn dns_label_1035(s: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    if s.len() > LABEL_MAX {
+        problems.push(format!("must be no more than {LABEL_MAX} characters"));
+    }
+    if !label_shape(s) || !s.as_bytes()[0].is_ascii_lowercase() {
+        problems.push(
+            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
+             character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for \
+             validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
+                .to_owned(),
+        );
+    }
+    problems
+}
+
 /// An RFC 1123 subdomain, like most objects' names.
 pub fn dns_subdomain(s: &str) -> Vec<String> {
     let mut problems = Vec::new();

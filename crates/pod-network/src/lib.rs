@@ -68,14 +68,8 @@ impl Network {
     pub fn attach(&self, id: &str, namespace: &OwnedFd) -> Result<Ipv4Addr> {
         let address = self.addresses().give(id)?;
         let name = link_name(id);
-        let wire = links::Wire {
-            name: &name,
-            bridge: self.index,
-            mtu: self.mtu,
-            address,
-            prefix: self.cidr.prefix,
-            gateway: self.cidr.gateway(),
-        };
+        let wire =
+            links::Wire { name: &name, bridge: self.index, mtu: self.mtu, address, gateway: self.cidr.gateway() };
         links::with_netlink(Some(namespace), async |machine, inside| {
             let inside = inside.context("open netlink in the pod")?;
             links::attach(&machine, &inside, namespace, &wire).await
@@ -129,6 +123,18 @@ impl Network {
         problems.extend(fs::remove_dir_all(&self.dir).context("remove the network's state").err());
         problems
     }
+}
+
+/// Leads packets from the machine to a range through the bridge, as from `source`: to addresses that no link has, because
+/// rules send them on to a pod.
+///
+/// # Errors
+/// When there is no such bridge, or the kernel refuses.
+pub fn lead_through(bridge: &str, network: Ipv4Addr, prefix: u8, source: Ipv4Addr) -> Result<()> {
+    links::with_netlink(None, async |handle, _| links::lead(&handle, bridge, (network, prefix), source).await)?;
+    // What a program of the machine sends to a port of 127.0.0.1 may be meant for a pod, too.
+    let path = format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet");
+    fs::write(&path, "1").with_context(|| format!("write {path}"))
 }
 
 /// Name of the machine's end of a pod's wire. Names of links have at most 15 bytes.

@@ -8,10 +8,10 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage},
-    route::{RouteAttribute, RouteMessage},
+    link::{InfoData, InfoKind, InfoPortKind, InfoVeth, LinkAttribute, LinkMessage},
+    route::{RouteAttribute, RouteMessage, RouteScope},
 };
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 /// Ends the answers of a function that the kernel refuses because the thing exists, or does not.
 fn unless(result: Result<(), rtnetlink::Error>, harmless: i32) -> Result<(), rtnetlink::Error> {
@@ -103,13 +103,25 @@ pub(crate) async fn bridge(handle: &Handle, name: &str, gateway: Ipv4Addr, prefi
     Ok((index, mtu))
 }
 
+/// Leads packets to a range through a link, as from this address of the machine. Taken away with the link.
+pub(crate) async fn lead(handle: &Handle, link: &str, range: (Ipv4Addr, u8), source: Ipv4Addr) -> Result<()> {
+    let index = find(handle, link).await?.with_context(|| format!("find link {link}"))?.header.index;
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(range.0, range.1)
+        .output_interface(index)
+        .scope(RouteScope::Link)
+        .pref_source(source)
+        .build();
+    unless(handle.route().add(route).execute().await, EXISTS)
+        .with_context(|| format!("lead packets to {}/{} through {link}", range.0, range.1))
+}
+
 /// A wire between the bridge and a pod.
 pub(crate) struct Wire<'a> {
     pub name: &'a str,
     pub bridge: u32,
     pub mtu: u32,
     pub address: Ipv4Addr,
-    pub prefix: u8,
     pub gateway: Ipv4Addr,
 }
 
@@ -133,6 +145,14 @@ pub(crate) async fn attach(machine: &Handle, inside: &Handle, pod: &OwnedFd, wir
         }
         other => other.context("lay the pod's wire")?,
     }
+    // Where the machine filters bridged packets (`br_netfilter`), what a pod sends to a Service and is meant for itself does
+    // not leave the bridge, and has to go back by the port on which it came.
+    let port = LinkMessageBuilder::<LinkBridgePort>::default()
+        .name(wire.name)
+        .set_port_kind(InfoPortKind::Bridge)
+        .hairpin(true)
+        .build();
+    machine.link().set_port(port).execute().await.context("let the pod reach itself")?;
     let up = |index| inside.link().set(LinkUnspec::new_with_index(index).up().build());
     loopback(inside).await?;
     let eth0 = find(inside, "eth0").await?.context("find the pod's end of its wire")?.header.index;
@@ -140,10 +160,18 @@ pub(crate) async fn attach(machine: &Handle, inside: &Handle, pod: &OwnedFd, wir
     up(eth0).execute().await.context("set the pod's end of its wire up")?;
     inside
         .address()
-        .add(eth0, wire.address.into(), wire.prefix)
+        // Alone in its network: packets to other pods go by way of the machine as well, where those to Services are sent on
+        // to a pod, and where the answers must pass to be recognised.
+        .add(eth0, wire.address.into(), 32)
         .execute()
         .await
         .with_context(|| format!("give the pod the address {}", wire.address))?;
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(wire.gateway, 32)
+        .output_interface(eth0)
+        .scope(RouteScope::Link)
+        .build();
+    inside.route().add(route).execute().await.context("set the pod's route to its gateway")?;
     let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(wire.gateway).build();
     inside.route().add(route).execute().await.context("set the pod's default route")
 }

@@ -6,10 +6,12 @@
 mod plugins;
 mod runner;
 mod snapshot;
+mod volumes;
 
 pub use plugins::{PLUGINS, Plugin, RetryOn};
 pub use runner::Scheduler;
 pub use snapshot::{Amounts, NodeInfo, PodInfo, Snapshot};
+pub use volumes::{Volumes, Waiting};
 
 use std::collections::BTreeMap;
 
@@ -20,6 +22,8 @@ pub struct NoFit {
     pub nodes: usize,
     /// How many nodes each reason holds for.
     pub reasons: BTreeMap<String, usize>,
+    /// Why the pod can go to no node at all, whatever the nodes are like.
+    pub everywhere: Option<String>,
     /// The plugins that refused: only what changes for one of them can help.
     pub plugins: Vec<&'static str>,
 }
@@ -29,6 +33,9 @@ impl std::fmt::Display for NoFit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.nodes == 0 {
             return f.write_str("no nodes available to schedule pods");
+        }
+        if let Some(reason) = &self.everywhere {
+            return write!(f, "0/{} nodes are available: {reason}.", self.nodes);
         }
         let mut reasons: Vec<String> = self.reasons.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
         reasons.sort_unstable();
@@ -42,6 +49,9 @@ impl std::fmt::Display for NoFit {
 /// [`NoFit`] when every node is refused.
 pub fn place(pod: &PodInfo, snapshot: &Snapshot) -> Result<String, NoFit> {
     let mut no_fit = NoFit { nodes: snapshot.nodes.len(), ..NoFit::default() };
+    if let Some(reason) = &pod.volumes.blocked {
+        return Err(NoFit { everywhere: Some(reason.clone()), plugins: vec!["VolumeBinding"], ..no_fit });
+    }
     let mut best: Option<(i64, std::cmp::Reverse<i64>, &str)> = None;
     for node in snapshot.nodes.values() {
         let refusal = PLUGINS.iter().find_map(|p| {
@@ -135,6 +145,34 @@ mod tests {
             &nodes,
             Err("0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."),
         );
+    }
+
+    #[test]
+    fn a_pod_goes_where_its_volumes_are() {
+        let mut snapshot = Snapshot::default();
+        ["a", "b"].iter().for_each(|name| snapshot.set_node(&node(name, "4", json!({}))));
+        let placed = |volumes: Volumes| {
+            let mut wanted = PodInfo::of(&pod("1", json!({})));
+            wanted.volumes = volumes;
+            place(&wanted, &snapshot).map_err(|e| e.to_string())
+        };
+        let on = |name: &str| {
+            json!({"metadata": {"name": name}, "status": {"phase": "Available"}, "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [name]}]}]}}}})
+        };
+        let missing = Volumes { blocked: Some("persistentvolumeclaim \"x\" not found".into()), ..Volumes::default() };
+        assert_eq!(placed(missing), Err("0/2 nodes are available: persistentvolumeclaim \"x\" not found.".into()));
+        assert_eq!(placed(Volumes { bound: vec![on("b")], ..Volumes::default() }), Ok("b".into()));
+        let lost = "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity.";
+        assert_eq!(placed(Volumes { bound: vec![on("c")], ..Volumes::default() }), Err(lost.into()));
+        let waiting = |candidates: Vec<Value>, provisioned: bool| {
+            let waiting = vec![Waiting { claim: json!({}), candidates, provisioned }];
+            Volumes { waiting, ..Volumes::default() }
+        };
+        assert_eq!(placed(waiting(vec![on("a")], false)), Ok("a".into()));
+        assert!(placed(waiting(vec![], true)).is_ok());
+        let none = "0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind.";
+        assert_eq!(placed(waiting(vec![], false)), Err(none.into()));
     }
 
     #[test]

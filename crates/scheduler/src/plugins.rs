@@ -5,6 +5,7 @@ mod node_ports;
 mod node_resources_fit;
 mod node_unschedulable;
 mod taint_toleration;
+mod volume_binding;
 
 use crate::{NodeInfo, PodInfo};
 
@@ -15,6 +16,8 @@ pub enum RetryOn {
     Node,
     /// A pod left its node.
     PodGone,
+    /// A claim, a volume or a class was added or changed.
+    Volume,
 }
 
 /// One plugin: a record of optional functions.
@@ -38,4 +41,5 @@ pub static PLUGINS: &[&Plugin] = &[
     &node_affinity::PLUGIN,
     &node_ports::PLUGIN,
     &node_resources_fit::PLUGIN,
+    &volume_binding::PLUGIN,
 ];

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::volumes::{self, CLAIMS, CLASSES, Caches, Choice, VOLUMES};
 use crate::{NoFit, PLUGINS, PodInfo, RetryOn, Snapshot, place};
 
 const PODS: Resource = Resource { group: "", version: "v1", plural: "pods" };
@@ -19,6 +20,8 @@ const NODES: Resource = Resource { group: "", version: "v1", plural: "nodes" };
 const NAME: &str = "default-scheduler";
 /// Binding that failed for a passing reason is tried again after this.
 const BIND_AGAIN: Duration = Duration::from_millis(500);
+/// How long volumes may take to be bound or made (upstream's default).
+const VOLUMES_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Urgency, age and key: the order of the queue.
 type Place = (i64, String, String, String);
@@ -86,7 +89,18 @@ impl Scheduler {
         let (pods, nodes) = (Cache::new(), Cache::new());
         follow_pods(&pods, &state, &changed);
         follow_nodes(&nodes, &state, &changed);
-        for (resource, cache) in [(PODS, &pods), (NODES, &nodes)] {
+        let caches = Caches::default();
+        let bound = Arc::new(Notify::new());
+        for cache in [&caches.claims, &caches.volumes, &caches.classes] {
+            follow_volumes(cache, &state, &changed, &bound);
+        }
+        for (resource, cache) in [
+            (PODS, &pods),
+            (NODES, &nodes),
+            (CLAIMS, &caches.claims),
+            (VOLUMES, &caches.volumes),
+            (CLASSES, &caches.classes),
+        ] {
             let reflector = Reflector {
                 api: self.client.api(resource),
                 params: ListParams::default(),
@@ -95,7 +109,9 @@ impl Scheduler {
             };
             tasks.spawn(reflector.run(cancel.clone()));
         }
-        tokio::select! { () = cancel.cancelled() => {}, () = nodes.synced() => {} }
+        for cache in [&nodes, &caches.claims, &caches.volumes, &caches.classes] {
+            tokio::select! { () = cancel.cancelled() => {}, () = cache.synced() => {} }
+        }
         let again = WorkQueue::new();
         let retry = {
             let (again, state, changed) = (again.clone(), state.clone(), changed.clone());
@@ -119,12 +135,19 @@ impl Scheduler {
             let mut object = pod.object.clone();
             object["apiVersion"] = "v1".into();
             object["kind"] = "Pod".into();
-            let info = PodInfo::of(&object);
+            let mut info = PodInfo::of(&object);
+            let mut choices = Vec::new();
             let placed = {
                 let mut state = lock(&state);
+                // Under the lock: a claim that comes a moment later finds the pod among the refused.
+                info.volumes = caches.of(&object);
                 let placed = place(&info, &state.snapshot);
                 match &placed {
                     Ok(node) => {
+                        if let Some(found) = state.snapshot.nodes.get(node) {
+                            let label = |key: &str| found.labels.get(key).map(String::as_str);
+                            choices = volumes::choices(&info.volumes, node, label);
+                        }
                         state.snapshot.assume(&uid, &info, node);
                         state.assumed.insert(uid.clone());
                     }
@@ -138,7 +161,18 @@ impl Scheduler {
             match placed {
                 Ok(node) => {
                     let (state, again) = (state.clone(), again.clone());
-                    tasks.spawn(async move { work.bind(&node, &state, &again).await });
+                    let (caches, bound, cancel) = (caches.clone(), bound.clone(), cancel.clone());
+                    tasks.spawn(async move {
+                        let ready = tokio::select! {
+                            () = cancel.cancelled() => return,
+                            ready = work.bind_volumes(choices, &caches, &bound) => ready,
+                        };
+                        if ready {
+                            work.bind(&node, &state, &again).await;
+                        } else {
+                            work.give_up(&state, &again);
+                        }
+                    });
                 }
                 Err(no_fit) => {
                     tasks.spawn(async move { work.tell(&no_fit).await });
@@ -227,6 +261,18 @@ fn follow_nodes(nodes: &Cache<Value>, state: &Arc<Mutex<State>>, changed: &Arc<N
     });
 }
 
+/// Volumes that change may make room for refused pods, and are waited for by placed ones.
+fn follow_volumes(cache: &Cache<Value>, state: &Arc<Mutex<State>>, changed: &Arc<Notify>, bound: &Arc<Notify>) {
+    let (state, changed, bound) = (state.clone(), changed.clone(), bound.clone());
+    cache.on_change(move |change| {
+        if change.new.is_some_and(|new| volumes::matters(change.old, &new.object)) {
+            lock(&state).retry(RetryOn::Volume);
+            changed.notify_one();
+            bound.notify_waiters();
+        }
+    });
+}
+
 /// What follows a decision about one pod.
 struct Work {
     client: Client,
@@ -237,6 +283,37 @@ struct Work {
 }
 
 impl Work {
+    /// Has the pod's claims get their volumes on the chosen node, and waits until they have them.
+    async fn bind_volumes(&self, choices: Vec<Choice>, caches: &Caches, bound: &Notify) -> bool {
+        for Choice { resource, namespace, name, patch } in choices {
+            let namespace = (!namespace.is_empty()).then_some(namespace.as_str());
+            if let Err(error) = self.client.api(resource).patch(namespace, &name, "", Patch::Merge, &patch).await {
+                tracing::debug!("choose a volume for pod {}: {error}", meta::name(&self.object));
+                return false;
+            }
+        }
+        let wait = async {
+            loop {
+                let change = bound.notified();
+                if caches.are_bound(&self.object) {
+                    return;
+                }
+                change.await;
+            }
+        };
+        tokio::time::timeout(VOLUMES_TIMEOUT, wait).await.is_ok()
+    }
+
+    /// Takes the pod off its node again and has it tried anew.
+    fn give_up(self, state: &Mutex<State>, again: &WorkQueue<(String, Place)>) {
+        {
+            let mut state = lock(state);
+            state.assumed.remove(&self.uid);
+            state.snapshot.forget_pod(&self.uid);
+        }
+        again.add_after((self.uid, self.at), BIND_AGAIN);
+    }
+
     async fn bind(self, node: &str, state: &Mutex<State>, again: &WorkQueue<(String, Place)>) {
         let (namespace, name) = (meta::namespace(&self.object), meta::name(&self.object));
         let binding = json!({

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use object_model::{Quantity, meta};
 use serde_json::Value;
 
+use crate::Volumes;
+
 /// Amounts of resources.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Amounts {
@@ -99,6 +101,8 @@ pub struct PodInfo {
     pub node_affinity: Value,
     /// Ports it wants on the node.
     pub ports: Vec<HostPort>,
+    /// Its volumes. They are not in the pod: whoever follows claims and volumes fills them in.
+    pub volumes: Volumes,
     tolerations: Value,
 }
 
@@ -127,6 +131,7 @@ impl PodInfo {
                 .collect(),
             node_affinity: affinity.clone(),
             ports,
+            volumes: Volumes::default(),
             tolerations: spec["tolerations"].clone(),
         }
     }

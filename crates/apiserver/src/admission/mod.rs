@@ -1,11 +1,13 @@
 //! Built-in admission: what a request must satisfy beyond its own fields.
 //!
 //! Kinds named here, and why: Namespace, because objects may only be made in one that exists and stays (upstream's
-//! NamespaceLifecycle); Pod and ServiceAccount, because a pod acts as an account (upstream's ServiceAccount); roles and
+//! NamespaceLifecycle); Pod and ServiceAccount, because a pod acts as an account (upstream's ServiceAccount);
+//! PersistentVolumeClaim, because it gets the default class and grows as its class allows; roles and
 //! bindings, by [`kinds::Kind::is_policy`], because nobody gives away more than they have.
 
 mod escalation;
 mod service_account;
+mod storage;
 
 use auth::User;
 use object_model::{ApiError, meta};
@@ -45,6 +47,9 @@ pub async fn admit_create(
         return Err(ApiError::forbidden(served.row.group, served.row.plural, meta::name(object), why)
             .cause("NamespaceTerminating", &format!("namespace {namespace} is being terminated")));
     }
+    if served.is_core("PersistentVolumeClaim") {
+        storage::choose_class(server, object)?;
+    }
     if served.is_core("Pod") {
         service_account::admit(server, namespace, object).await?;
         served.row.default(object);
@@ -66,6 +71,9 @@ pub fn admit_update(
 ) -> Result<(), ApiError> {
     if served.row.hooks.is_policy() {
         escalation::judge(server, user, served, namespace, new, Some(old))?;
+    }
+    if served.is_core("PersistentVolumeClaim") {
+        storage::judge_growth(server, new, old)?;
     }
     Ok(())
 }

@@ -1,10 +1,18 @@
 //! Kinds of the group core.
 
 pub(crate) mod config_map;
+pub(crate) mod endpoints;
 pub(crate) mod event;
 pub(crate) mod namespace;
 pub(crate) mod node;
+pub(crate) mod persistent_volume;
+pub(crate) mod persistent_volume_claim;
 pub(crate) mod pod;
 mod pod_cells;
 pub(crate) mod secret;
+pub(crate) mod service;
 pub(crate) mod service_account;
+mod service_cells;
+mod service_rules;
+
+pub(crate) use service_rules::address_rules;

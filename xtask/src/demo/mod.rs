@@ -1,8 +1,12 @@
-//! `cargo xtask demo`: a cluster, and the tutorial's walk through it with the real kubectl, each step checked.
+//! `cargo xtask demo`: a cluster, and the tutorial's walk through it, each step checked. It uses `knarr kubectl`, the client
+//! that is built in.
+
+mod rows;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -12,7 +16,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Place, PodWatch, is_ready, name, wait_for};
-use crate::host::{self, cmd};
+use crate::host::{self, Cmd, cmd};
 use crate::images;
 
 /// How long a step of the walk may take.
@@ -23,9 +27,9 @@ const TIMEOUT: &str = "--timeout=60s";
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Only this step of the walk, 1 to 11
-    #[arg(long, value_name = "STEP", value_parser = clap::value_parser!(u8).range(1..=11))]
-    only: Option<u8>,
+    /// Only one row of the tutorial, like `deployment`, or one step by its number
+    #[arg(long, value_name = "ROW", value_parser = row)]
+    only: Option<String>,
     /// Stop the cluster of an earlier demo and remove every trace of it; it asks first
     #[arg(long, conflicts_with = "only")]
     stop: bool,
@@ -33,8 +37,21 @@ pub struct Options {
     place: Place,
 }
 
+/// Whether there is such a row, or such a step.
+fn row(text: &str) -> Result<String, String> {
+    let mut rows: Vec<&str> = STEPS.iter().map(|step| step.row).collect();
+    rows.dedup();
+    let number = text.parse::<usize>().is_ok_and(|number| (1..=STEPS.len()).contains(&number));
+    if number || rows.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("the rows are {}; the steps are 1 to {}", rows.join(", "), STEPS.len()))
+}
+
 /// One step of the tutorial.
 struct Step {
+    /// The row of the tutorial that it is of.
+    row: &'static str,
     title: &'static str,
     /// What the steps before have made, for when only this one is walked.
     before: &'static [&'static str],
@@ -45,18 +62,44 @@ const POD: &str = "simple-pod.yaml";
 const DEPLOYMENT: &str = "simple-deployment.yaml";
 const PATCHED: &str = "simple-deployment-patched.yaml";
 
-const STEPS: [Step; 11] = [
-    Step { title: "A pod of two containers", before: &[], walk: create_pod },
-    Step { title: "How many of its containers run", before: &[POD], walk: get_pod },
-    Step { title: "The output of one container", before: &[POD], walk: follow_logs },
-    Step { title: "One address for all containers of a pod", before: &[POD], walk: reach_pod },
-    Step { title: "Deleting, by name and by manifest", before: &[POD], walk: delete_pod },
-    Step { title: "A ReplicaSet keeps three pods", before: &[], walk: replica_set },
-    Step { title: "A Deployment and its revision 1", before: &[], walk: deployment },
-    Step { title: "One pod more is no new revision", before: &[DEPLOYMENT], walk: scale },
-    Step { title: "Another image is a new revision, in steps", before: &[DEPLOYMENT], walk: update },
-    Step { title: "Back to the revision before", before: &[DEPLOYMENT, PATCHED], walk: undo },
-    Step { title: "Deleting takes everything along", before: &[DEPLOYMENT, PATCHED], walk: delete_deployment },
+const STEPS: &[Step] = &[
+    Step { row: "node", title: "The node", before: &[], walk: rows::node },
+    Step { row: "namespace", title: "Namespaces", before: &[], walk: rows::namespace },
+    Step { row: "pod", title: "A pod of two containers", before: &[], walk: create_pod },
+    Step { row: "pod", title: "How many of its containers run", before: &[POD], walk: get_pod },
+    Step { row: "pod", title: "The output of one container", before: &[POD], walk: follow_logs },
+    Step { row: "pod", title: "One address for all containers of a pod", before: &[POD], walk: reach_pod },
+    Step { row: "pod", title: "Deleting, by name and by manifest", before: &[POD], walk: delete_pod },
+    Step { row: "replicaset", title: "A ReplicaSet keeps three pods", before: &[], walk: replica_set },
+    Step { row: "deployment", title: "A Deployment and its revision 1", before: &[], walk: deployment },
+    Step { row: "deployment", title: "One pod more is no new revision", before: &[DEPLOYMENT], walk: scale },
+    Step { row: "deployment", title: "Another image is a new revision, in steps", before: &[DEPLOYMENT], walk: update },
+    Step { row: "deployment", title: "Back to the revision before", before: &[DEPLOYMENT, PATCHED], walk: undo },
+    Step {
+        row: "deployment",
+        title: "Deleting takes everything along",
+        before: &[DEPLOYMENT, PATCHED],
+        walk: delete_deployment,
+    },
+    Step { row: "service", title: "A Service: one way to reach a set of pods", before: &[], walk: rows::service },
+    Step { row: "ingress", title: "An Ingress: Services for the world outside", before: &[], walk: rows::ingress },
+    Step {
+        row: "settings",
+        title: "ConfigMap and Secret: settings and credentials",
+        before: &[],
+        walk: rows::settings,
+    },
+    Step { row: "storage", title: "Storage on demand, of a size", before: &[], walk: rows::storage },
+    Step { row: "statefulset", title: "A StatefulSet: pods with identities", before: &[], walk: rows::stateful_set },
+    Step { row: "daemonset", title: "A DaemonSet: one on each node", before: &[], walk: rows::daemon_set },
+    Step { row: "job", title: "Job and CronJob: pods that run to completion", before: &[], walk: rows::job },
+    Step {
+        row: "rights",
+        title: "Role, RoleBinding and ServiceAccount: who may do what",
+        before: &[],
+        walk: rows::rights,
+    },
+    Step { row: "docker", title: "The Docker host, and how it is cleaned up", before: &[], walk: rows::docker },
 ];
 
 /// Walks.
@@ -82,12 +125,13 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let demo = Demo { cluster };
     demo.clean()?;
     println!("\n$ export KUBECONFIG={}\n$ cd examples/tutorial", demo.cluster.kubeconfig().display());
-    for (number, step) in (1..).zip(&STEPS) {
-        if options.only.is_some_and(|only| only != number) {
+    for (number, step) in (1_usize..).zip(STEPS) {
+        let alone = options.only.as_ref().is_some_and(|only| *only == number.to_string());
+        if options.only.as_ref().is_some_and(|only| !alone && only != step.row) {
             continue;
         }
         println!("\n## {number}. {}", step.title);
-        let prepare = options.only.map_or(&[][..], |_| step.before);
+        let prepare = if alone { step.before } else { &[] };
         prepare.iter().try_for_each(|manifest| demo.quietly_apply(manifest)).context("prepare the step")?;
         (step.walk)(&demo).with_context(|| {
             format!(
@@ -117,6 +161,39 @@ impl Demo {
         println!("→ {text}");
     }
 
+    /// Shows a command of the shell and what it says; it must succeed.
+    fn shell(&self, line: &str) -> anyhow::Result<String> {
+        println!("$ {line}");
+        shown(line, words(line)?.output()?)
+    }
+
+    /// What a command says; it must succeed.
+    fn quietly(&self, line: &str) -> anyhow::Result<String> {
+        words(line)?.read()
+    }
+
+    /// Applies a manifest of a row in which something has been changed.
+    fn pipe(&self, manifest: &str, old: &str, new: &str) -> anyhow::Result<()> {
+        let line = format!("sed 's/{old}/{new}/' ../rows/{manifest} | kubectl apply -f -");
+        println!("$ {line}");
+        let text = fs::read_to_string(host::root().join("examples/rows").join(manifest))?;
+        let apply = self.cluster.kubectl(["apply", "-f", "-"]).input(&text.replace(old, new))?;
+        shown(&line, apply.output()?).map(drop)
+    }
+
+    /// Shows a docker command and what it says; it must succeed.
+    fn docker(&self, docker: &Path, line: &str) -> anyhow::Result<String> {
+        println!("$ docker {line}");
+        let host = format!("unix://{}", self.cluster.docker_socket().display());
+        shown(line, cmd(docker).args(line.split_whitespace()).env("DOCKER_HOST", host).output()?)
+    }
+
+    /// Shows a command of knarr and what it says; it must succeed.
+    fn knarr(&self, line: &str) -> anyhow::Result<String> {
+        println!("$ knarr {line}");
+        shown(line, self.cluster.command(line.split_whitespace()).output()?)
+    }
+
     fn pods(&self, selector: &str) -> anyhow::Result<Vec<Value>> {
         items(self.cluster.get(&["pods", "--selector", selector])?)
     }
@@ -140,6 +217,7 @@ impl Demo {
         let left = ["deployment/echo", "replicaset/echo", "pod/simple-echo"];
         let delete = ["delete", "--ignore-not-found", TIMEOUT].into_iter().chain(left);
         self.cluster.kubectl(delete).read().context("remove what an earlier demo left")?;
+        rows::clean(self)?;
         self.until_no_pods()
     }
 
@@ -162,6 +240,12 @@ impl Demo {
         println!("Its log: {}", self.cluster.log().display());
         println!("To stop it and remove every trace: cargo xtask demo --stop");
     }
+}
+
+/// A command from its line; no word of it has a blank.
+fn words(line: &str) -> anyhow::Result<Cmd> {
+    let mut words = line.split_whitespace();
+    Ok(cmd(words.next().context("a command has a program")?).args(words))
 }
 
 fn items(list: Value) -> anyhow::Result<Vec<Value>> {
@@ -212,11 +296,8 @@ fn reach_pod(demo: &Demo) -> anyhow::Result<()> {
     demo.note("from inside the pod, nginx's container reaches echo on localhost");
     let address = demo.kubectl("get pod simple-echo -o jsonpath={.status.podIP}")?;
     for port in ["80", "8080"] {
-        let line = format!("curl --silent --show-error --max-time 10 http://{}:{port}/", address.trim());
-        println!("$ {line}");
-        let mut words = line.split_whitespace();
-        let program = words.next().context("a command has a program")?;
-        let said = shown(&line, cmd(program).args(words).output()?)?;
+        let said =
+            demo.shell(&format!("curl --silent --show-error --max-time 10 http://{}:{port}/", address.trim()))?;
         ensure!(said.trim() == "Hello Docker!!", "port {port} does not answer with Hello Docker!!");
     }
     demo.note("from outside, both answer on the pod's one address; port 80 is nginx, which passes on to echo");
