@@ -119,7 +119,7 @@ fn a_pod_lives_from_sandbox_to_removal_and_leaves_nothing() {
                 .collect::<Vec<_>>()
         };
         assert_eq!(names(&seen), names(&seen_too));
-        assert!(names(&seen).contains(&format!("{ip}/24")), "{ip} in {seen:?}");
+        assert!(names(&seen).contains(&format!("{ip}/32")), "{ip} in {seen:?}");
 
         // Limits in the control groups.
         let group = |file: &str| {

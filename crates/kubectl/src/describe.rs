@@ -230,6 +230,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             "Namespace" => namespace(context, object).await,
             "ConfigMap" => config_map(object) + &events(context, object).await?,
             "Secret" => secret(object),
+            "ServiceAccount" => service_account(object) + &events(context, object).await?,
             _ => generic(object) + &events(context, object).await?,
         };
         texts.push(align(&text));
@@ -531,6 +532,13 @@ fn secret(object: &Value) -> String {
         let _ = writeln!(out, "{key}:\t{} bytes", decoded_length(value));
     }
     out
+}
+
+fn service_account(object: &Value) -> String {
+    let names: Vec<String> =
+        object["imagePullSecrets"].as_array().into_iter().flatten().map(|one| text(&one["name"])).collect();
+    let names = if names.is_empty() { "<none>".to_owned() } else { names.join("\n\t") };
+    head(object) + &format!("Image pull secrets:\t{names}\n")
 }
 
 fn decoded_length(value: &Value) -> usize {

@@ -1,5 +1,7 @@
 //! `knarr kubectl` beside the real kubectl: the same words on the same cluster.
 
+#![expect(clippy::disallowed_methods, reason = "one test runs the binary under another name")]
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -113,6 +115,12 @@ fn the_built_in_kubectl_says_what_kubectl_says() {
             "config view",
             "auth can-i create pods",
             "create ns default",
+            "get svc -A",
+            "get svc kubernetes -o yaml",
+            "describe svc kubernetes",
+            "get endpointslices",
+            "get sa -A",
+            "describe sa default",
         ],
     );
 }
