@@ -43,6 +43,13 @@ pub enum Command {
     /// The whole of what docker has.
     #[command(subcommand)]
     System(SystemCommand),
+    /// The built-in kubectl: get, apply, describe, logs, exec, delete, rollout and more.
+    #[command(disable_help_flag = true)]
+    Kubectl {
+        /// What kubectl is told.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Stop every pod and remove every link, mount, cgroup, socket and file that knarr made.
     Uninstall(UninstallOptions),
 }

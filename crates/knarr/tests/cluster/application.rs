@@ -1,5 +1,7 @@
 //! The shop of `examples/shop`: a real application, and what it survives.
 
+#![expect(clippy::disallowed_methods, reason = "these tests run clients of other makers")]
+
 use std::fs;
 use std::process::Command;
 

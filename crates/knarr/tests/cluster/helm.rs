@@ -1,5 +1,7 @@
 //! helm 4 and a chart with most kinds of the tutorial: install, upgrade, roll back, uninstall.
 
+#![expect(clippy::disallowed_methods, reason = "these tests run clients of other makers")]
+
 use std::process::Command;
 
 use crate::node::{Node, Said, eventually, example, helm, run};
