@@ -40,7 +40,15 @@ pub struct Place {
 pub struct Cluster {
     place: Place,
     knarr: PathBuf,
-    kubectl: Kubectl,
+    client: Client,
+}
+
+/// What stands for kubectl.
+pub enum Client {
+    /// `knarr kubectl`.
+    BuiltIn,
+    /// The real one.
+    Real(Kubectl),
 }
 
 /// How long a start took.
@@ -54,19 +62,19 @@ pub struct Start {
 }
 
 impl Cluster {
-    /// Builds knarr and fetches kubectl.
+    /// Builds knarr, to be used with the real kubectl, which is fetched.
     pub fn build(place: &Place) -> anyhow::Result<Self> {
-        Ok(Self { place: place.clone(), knarr: host::build_release()?, kubectl: clients::kubectl()? })
+        Ok(Self { place: place.clone(), knarr: host::build_release()?, client: Client::Real(clients::kubectl()?) })
+    }
+
+    /// Builds knarr, to be used with the client that is built in.
+    pub fn build_alone(place: &Place) -> anyhow::Result<Self> {
+        Ok(Self { place: place.clone(), knarr: host::build_release()?, client: Client::BuiltIn })
     }
 
     /// The program.
     pub fn knarr(&self) -> &Path {
         &self.knarr
-    }
-
-    /// The client.
-    pub fn client(&self) -> &Kubectl {
-        &self.kubectl
     }
 
     /// The administrator's kubeconfig.
@@ -81,7 +89,11 @@ impl Cluster {
 
     /// A kubectl with these arguments, in the directory of the tutorial's manifests.
     pub fn kubectl<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Cmd {
-        cmd(&self.kubectl.path)
+        let client = match &self.client {
+            Client::BuiltIn => cmd(&self.knarr).arg("kubectl"),
+            Client::Real(kubectl) => cmd(&kubectl.path),
+        };
+        client
             .args(args)
             .env("KUBECONFIG", self.kubeconfig())
             .env_remove("KUBECTL_KUBERC")

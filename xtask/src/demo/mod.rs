@@ -105,7 +105,7 @@ const STEPS: &[Step] = &[
 /// Walks.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     host::need_root("run a cluster")?;
-    let cluster = Cluster::build(&options.place)?;
+    let cluster = Cluster::build_alone(&options.place)?;
     if options.stop {
         cluster.stop()?;
         return cluster.uninstall(true);
@@ -124,7 +124,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     cluster.import(&images)?;
     let demo = Demo { cluster };
     demo.clean()?;
-    println!("\n$ export KUBECONFIG={}\n$ cd examples/tutorial", demo.cluster.kubeconfig().display());
+    println!(
+        "\n$ export KUBECONFIG={}\n$ alias kubectl='{} kubectl'\n$ cd examples/tutorial",
+        demo.cluster.kubeconfig().display(),
+        demo.cluster.knarr().display()
+    );
     for (number, step) in (1_usize..).zip(STEPS) {
         let alone = options.only.as_ref().is_some_and(|only| *only == number.to_string());
         if options.only.as_ref().is_some_and(|only| !alone && only != step.row) {
@@ -232,11 +236,13 @@ impl Demo {
     }
 
     fn farewell(&self) {
-        let bin = self.cluster.client().path.with_file_name("");
-        println!("\nThe tutorial works, and the cluster keeps running. To use it:\n");
+        let knarr = self.cluster.knarr().display();
+        println!(
+            "\nThe tutorial works, and the cluster keeps running. To use it, with any kubectl or the one that is built in:\n"
+        );
         println!("  export KUBECONFIG={}", self.cluster.kubeconfig().display());
-        println!("  export PATH={}:$PATH    # kubectl {}", bin.display(), self.cluster.client().version);
-        println!("  kubectl get nodes\n");
+        println!("  {knarr} kubectl get nodes");
+        println!("  export DOCKER_HOST=unix://{}\n", self.cluster.docker_socket().display());
         println!("Its log: {}", self.cluster.log().display());
         println!("To stop it and remove every trace: cargo xtask demo --stop");
     }

@@ -12,6 +12,7 @@ mod helm;
 mod ingress;
 mod jobs;
 mod kubectl;
+mod mistakes;
 mod node;
 mod nodes;
 mod rights;
