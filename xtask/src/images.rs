@@ -38,7 +38,7 @@ pub fn make() -> anyhow::Result<Vec<Made>> {
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let echo = echo_server()?;
     let packages = Packages::fetch(&dir.join("packages"), &["nginx", "busybox-static"])?;
-    let database = Packages::fetch(&dir.join("packages-postgres"), &["postgresql"])?;
+    let database = Packages::fetch(&dir.join("packages-postgres"), &["postgresql", "openssl"])?;
 
     let base = packages.busybox()?;
     let nginx = packages.nginx()?;
@@ -165,12 +165,12 @@ impl Packages {
         Ok(tree)
     }
 
-    /// PostgreSQL with its clients, and the libraries they are linked with.
+    /// PostgreSQL with its clients, openssl, with which busybox speaks TLS, and the libraries they are linked with.
     fn postgres(&self) -> anyhow::Result<Tree> {
         self.tree(|name| {
             let version = |rest: &str| rest.chars().next().is_some_and(|c| c.is_ascii_digit());
             let program = name.strip_prefix("usr/lib/postgresql/").is_some_and(|rest| rest.contains("/bin/"));
-            program || name.strip_prefix("usr/share/postgresql/").is_some_and(version)
+            program || name == "usr/bin/openssl" || name.strip_prefix("usr/share/postgresql/").is_some_and(version)
         })
     }
 

@@ -35,6 +35,7 @@ const KIND_NAMES: &[(&str, &str, &str)] = &[
     ("crates/apiserver/src/admission/storage.rs", "*", "claims get the default class, and grow as their class allows"),
     ("crates/apiserver/src/admission/service_account.rs", "*", "a pod acts as an account"),
     ("crates/apiserver/src/admission/escalation.rs", "*", "nobody gives away more than they have"),
+    ("crates/apiserver/src/eviction.rs", "*", "an eviction is a question to the budgets of a pod"),
     ("crates/apiserver/src/authorize.rs", "serviceaccounts", "tokens are those of accounts"),
     ("crates/apiserver/src/impersonate.rs", "serviceaccounts", "accounts are impersonated by a right of their own"),
     ("crates/apiserver/src/reviews.rs", "*", "each question has its own answer"),

@@ -118,7 +118,7 @@ impl ApiServer {
         }
     }
 
-    /// `POST …/eviction`: a deletion that asks whether the pod may be spared. Without disruption budgets it always may.
+    /// `POST …/eviction`: a deletion that asks the disruption budgets first.
     pub(crate) async fn evict(
         &self,
         cx: &Context,
@@ -136,6 +136,7 @@ impl ApiServer {
             )));
         }
         let options = Options::of(cx, &eviction["deleteOptions"])?;
+        self.ask_budget(served, &request.namespace, &request.name, options.dry_run).await?;
         self.delete_one(served, &request.namespace, &request.name, &options).await?;
         respond::created(&cx.accept)
     }

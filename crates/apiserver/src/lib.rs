@@ -10,6 +10,7 @@ mod claims;
 mod context;
 mod delete;
 mod discovery;
+mod eviction;
 mod health;
 mod impersonate;
 mod managers;

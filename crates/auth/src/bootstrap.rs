@@ -302,10 +302,24 @@ const ROLES: &[Role] = &[
         aggregates_to: &[],
         rules: &[
             RECORD,
-            on(READ, &[""], &["endpoints", "nodes", "services"]),
+            // Pods beyond upstream's role: host ports are led to them by the proxy here.
+            on(READ, &[""], &["endpoints", "nodes", "pods", "services"]),
             on(READ, &["discovery.k8s.io"], &["endpointslices"]),
         ],
         subjects: &[Subject::User("system:kube-proxy")],
+    },
+    // Who serves Ingresses. It sees Secrets because certificates are in them.
+    Role {
+        name: "system:ingress",
+        aggregates_to: &[],
+        rules: &[
+            RECORD,
+            on(READ, &[""], &["secrets", "services"]),
+            on(READ, &["discovery.k8s.io"], &["endpointslices"]),
+            on(READ, &["networking.k8s.io"], &["ingressclasses", "ingresses"]),
+            on(CHANGE, &["networking.k8s.io"], &["ingresses/status"]),
+        ],
+        subjects: &[Subject::User("system:ingress")],
     },
     // A kubelet. Which objects of these it may touch is the question of a node authoriser, which is still to come: until
     // then the role is bound to all nodes.

@@ -79,12 +79,7 @@ impl Engine {
     }
 
     fn check_sandbox(&self, record: &SandboxRecord) -> Result<(), Status> {
-        let config = record.config();
-        if !record.host_network() && config.port_mappings.iter().any(|port| port.host_port > 0) {
-            return Err(Status::unimplemented(
-                "host ports are not supported yet: leave out hostPort and use the address of the pod, or hostNetwork",
-            ));
-        }
+        // Port mappings are not this engine's: who makes the rules of the node's network leads host ports to the address.
         let userns = record.namespaces().userns_options;
         if userns.is_some_and(|options| options.mode() == v1::NamespaceMode::Pod) {
             return Err(Status::unimplemented("user namespaces are not supported"));

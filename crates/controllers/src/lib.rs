@@ -9,6 +9,7 @@ mod cluster_role_aggregation;
 mod cron_job;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod garbage_collector;
@@ -65,6 +66,7 @@ pub(crate) static CONTROLLERS: &[&Controller] = &[
     &ttl_after_finished::CONTROLLER,
     &volume_claim::CONTROLLER,
     &volume::CONTROLLER,
+    &disruption::CONTROLLER,
 ];
 
 /// An object as controllers see it.
@@ -187,11 +189,13 @@ pub(crate) const SERVICES: Resource = core("services");
 pub(crate) const ENDPOINTS: Resource = core("endpoints");
 pub(crate) const ENDPOINT_SLICES: Resource =
     Resource { group: "discovery.k8s.io", version: "v1", plural: "endpointslices" };
+pub(crate) const INGRESSES: Resource = Resource { group: "networking.k8s.io", version: "v1", plural: "ingresses" };
 pub(crate) const NAMESPACES: Resource = core("namespaces");
 pub(crate) const REPLICA_SETS: Resource = apps("replicasets");
 pub(crate) const DEPLOYMENTS: Resource = apps("deployments");
 pub(crate) const CLAIMS: Resource = core("persistentvolumeclaims");
 pub(crate) const VOLUMES: Resource = core("persistentvolumes");
+pub(crate) const BUDGETS: Resource = Resource { group: "policy", version: "v1", plural: "poddisruptionbudgets" };
 pub(crate) const STORAGE_CLASSES: Resource =
     Resource { group: "storage.k8s.io", version: "v1", plural: "storageclasses" };
 pub(crate) const NODES: Resource = core("nodes");

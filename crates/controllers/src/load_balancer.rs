@@ -6,7 +6,7 @@ use client::Patch;
 use object_model::meta;
 use serde_json::{Value, json};
 
-use crate::{Action, Controller, ENDPOINT_SLICES, Key, NODES, Note, Objects, Read, SERVICES, Writes};
+use crate::{Action, Controller, ENDPOINT_SLICES, INGRESSES, Key, NODES, Note, Objects, Read, SERVICES, Writes};
 
 pub(crate) const CONTROLLER: Controller = Controller {
     name: "service-lb-controller",
@@ -15,6 +15,7 @@ pub(crate) const CONTROLLER: Controller = Controller {
         Read { resource: SERVICES, wakes: rivals },
         Read { resource: NODES, wakes: all },
         Read { resource: ENDPOINT_SLICES, wakes: pending },
+        Read { resource: INGRESSES, wakes: all },
     ],
     writes: &[Writes::Status],
     plan,
@@ -99,6 +100,16 @@ fn taken(service: &Value, addresses: &BTreeSet<String>, objects: &dyn Objects) -
             && rank(&other.object) < rank(service)
         {
             return Some(format!("port {number}/{protocol} is used by service {}/{}", other.namespace, other.name));
+        }
+    }
+    // Ingresses, where they tell their ports: those of this cluster's own server do.
+    for ingress in objects.list(INGRESSES, "").iter().filter(|_| !has_address(service)) {
+        let given = ingress.object["status"]["loadBalancer"]["ingress"].as_array().into_iter().flatten();
+        let on_node = given.filter(|one| one["ip"].as_str().is_some_and(|ip| addresses.contains(ip)));
+        let mut ports = on_node.flat_map(|one| one["ports"].as_array().into_iter().flatten());
+        let number = ports.find_map(|port| port["port"].as_i64().filter(|number| wanted.contains(&(*number, "TCP"))));
+        if let Some(number) = number {
+            return Some(format!("port {number}/TCP is used by ingress {}/{}", ingress.namespace, ingress.name));
         }
     }
     // Servers that share the node's network: the API, and pods with hostNetwork.

@@ -15,7 +15,9 @@ mod discovery;
 mod events;
 pub mod indexes;
 pub mod meta;
+mod networking;
 mod pod_template;
+mod policy;
 mod rbac;
 pub mod scale;
 mod storage;
@@ -58,7 +60,10 @@ pub static RESOURCES: &[&Resource] = &[
     &coordination::lease::RESOURCE,
     &discovery::endpoint_slice::RESOURCE,
     &events::event::RESOURCE,
+    &policy::pod_disruption_budget::RESOURCE,
     &storage::storage_class::RESOURCE,
+    &networking::ingress::RESOURCE,
+    &networking::ingress_class::RESOURCE,
     &rbac::role::CLUSTER_ROLE,
     &rbac::role::ROLE,
     &rbac::binding::CLUSTER_ROLE_BINDING,
@@ -243,6 +248,19 @@ pub fn resource_of_kind(api_version: &str, kind: &str) -> Option<&'static Resour
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now(pub jiff::Timestamp);
 
+/// A class that objects get which name none, if the cluster has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DefaultClass {
+    /// Group of the classes.
+    pub group: &'static str,
+    /// Plural name of the classes.
+    pub plural: &'static str,
+    /// The annotation that is `true` on the default one.
+    pub annotation: &'static str,
+    /// JSON pointer of the field that takes the name.
+    pub field: &'static str,
+}
+
 /// What is special about a kind. Every hook does nothing, or the common thing, by default.
 ///
 /// The order of a write: [`Resource::default`] → admission → `prepare_…` → [`Resource::validate`] and, for a change,
@@ -332,6 +350,12 @@ pub trait Kind: Sync {
     /// otherwise complete and valid; values that are wanted and not named are given out then.
     fn claims(&self, _object: &Value) -> Vec<Claim> {
         Vec::new()
+    }
+
+    /// Where the name of a class stands that a new object has not been given, and by which annotation the class is known that
+    /// such objects get.
+    fn default_class(&self, _object: &Value) -> Option<DefaultClass> {
+        None
     }
 
     /// The object in the form in which its collection is stored: several kinds may be views of one collection.

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Event, Namespace, Node, NodeStatus, Pod, PodSpec, PodStatus, PodTemplateSpec, Secret, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use serde_json::{Error, Value};
 
 macro_rules! objects {
@@ -37,6 +38,8 @@ objects! {
     Event: event, event_from_value, event_to_value;
     ConfigMap: config_map, config_map_from_value, config_map_to_value;
     Secret: secret, secret_from_value, secret_to_value;
+    Ingress: ingress, ingress_from_value, ingress_to_value;
+    IngressClass: ingress_class, ingress_class_from_value, ingress_class_to_value;
     Service: service, service_from_value, service_to_value;
     EndpointSlice: endpoint_slice, endpoint_slice_from_value, endpoint_slice_to_value;
     PodTemplateSpec: pod_template, pod_template_from_value, pod_template_to_value;

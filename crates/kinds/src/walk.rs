@@ -71,6 +71,42 @@ pub(crate) fn not_negative(errors: &mut Vec<FieldError>, object: &Value, field: 
     }
 }
 
+/// A number of pods, or a percentage; its number either way.
+pub(crate) fn number_or_percentage(
+    errors: &mut Vec<FieldError>,
+    object: &Value,
+    field: &str,
+    path: &FieldPath,
+) -> Option<i64> {
+    let path = path.child(field);
+    let value = at(object, field)?;
+    if let Some(text) = value.as_str() {
+        let percent =
+            text.strip_suffix('%').filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
+        let number = percent.and_then(|digits| digits.parse().ok());
+        if number.is_none() {
+            let why = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or \
+                       '93%', regex used for validation is '[0-9]+%')";
+            errors.push(FieldError::invalid(&path, text, why));
+        }
+        return number;
+    }
+    let number = value.as_i64()?;
+    if number < 0 {
+        errors.push(FieldError::invalid(&path, number, NOT_NEGATIVE));
+    }
+    Some(number)
+}
+
+/// The same with no more than a hundred percent.
+pub(crate) fn number_or_part(errors: &mut Vec<FieldError>, object: &Value, field: &str, path: &FieldPath) {
+    if number_or_percentage(errors, object, field, path).is_some_and(|number| number > 100) && object[field].is_string()
+    {
+        let why = "must not be greater than 100%";
+        errors.push(FieldError::invalid(&path.child(field), object[field].clone(), why));
+    }
+}
+
 /// Refuses a text outside a set; an absent one is fine.
 pub(crate) fn one_of(errors: &mut Vec<FieldError>, object: &Value, field: &str, path: &FieldPath, set: &[&str]) {
     if let Some(value) = text(object, field)

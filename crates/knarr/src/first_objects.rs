@@ -31,6 +31,10 @@ pub async fn ensure(client: &Client) -> Result<()> {
     let namespaces = client.api(Resource { group: "", version: "v1", plural: "namespaces" });
     let wanted = NAMESPACES.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     ensure_all(&namespaces, wanted.to_vec(), |_, _| None).await.context("make the first namespaces")?;
+    let classes = client.api(Resource { group: "networking.k8s.io", version: "v1", plural: "ingressclasses" });
+    ensure_all(&classes, vec![ingress::first_class()], |_, _| None)
+        .await
+        .context("make the first class of Ingresses")?;
     let classes = client.api(Resource { group: "storage.k8s.io", version: "v1", plural: "storageclasses" });
     ensure_all(&classes, vec![storage_class()], |_, _| None).await.context("make the first storage class")?;
     let policy = bootstrap::objects()

@@ -73,6 +73,14 @@ pub(crate) async fn start(
     let names = dns::Server::new(config, user(&User::name_of_account("kube-system", "kube-dns")));
     part(parts, "the DNS", |stop| names.run(sockets, stop));
 
+    let listen = |address, what: &str, option: &str| ingress::listening(host::listen(address, what, option));
+    let listeners = ingress::Listeners {
+        http: listen(options.ingress_http, "Ingress over HTTP", "--ingress-http"),
+        https: listen(options.ingress_https, "Ingress over HTTPS", "--ingress-https"),
+    };
+    let ingresses = ingress::Server::new(user("system:ingress"), address);
+    part(parts, "the Ingresses", |stop| ingresses.run(listeners, stop));
+
     let api = server.client(User::authenticated("system:apiserver", &["system:masters"]));
     for service in &own {
         service.ensure(&api).await?;

@@ -123,6 +123,12 @@ pub struct ServerOptions {
     /// What Services get their addresses from.
     #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16", value_parser = service_cidr)]
     pub service_cidr: ServiceCidr,
+    /// Where Ingresses are served over HTTP.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:80")]
+    pub ingress_http: SocketAddr,
+    /// Where Ingresses are served over HTTPS.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:443")]
+    pub ingress_https: SocketAddr,
     /// The bridge that pods are on, at most 15 characters.
     #[arg(long, value_name = "NAME", default_value = "knarr0", value_parser = link_name)]
     pub bridge: String,

@@ -92,9 +92,11 @@ impl Kubelet {
     ///
     /// # Errors
     /// When the data directory cannot be made or the machine cannot be read.
-    pub async fn run(self, listener: TcpListener, cancel: CancellationToken) -> anyhow::Result<()> {
-        std::fs::create_dir_all(self.config.data_dir.join("pods"))
-            .with_context(|| format!("make {}", self.config.data_dir.display()))?;
+    pub async fn run(mut self, listener: TcpListener, cancel: CancellationToken) -> anyhow::Result<()> {
+        let data = &self.config.data_dir;
+        std::fs::create_dir_all(data.join("pods")).with_context(|| format!("make {}", data.display()))?;
+        // As the kernel's table of mounts names it.
+        self.config.data_dir = data.canonicalize().with_context(|| format!("look up {}", data.display()))?;
         manager::run(self.config, self.client, self.cri, listener, cancel).await
     }
 }

@@ -18,7 +18,7 @@ use isolation::loop_device::{self, LoopDevice};
 use k8s_openapi::api::core::v1::Pod;
 use kinds::volumes::{LOCAL_DRIVER, capacity};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use object_model::meta;
+use object_model::names;
 use serde_json::Value;
 
 use crate::volumes::PodDirectory;
@@ -83,6 +83,13 @@ pub(crate) fn bytes_of(volume: &Value) -> u64 {
     u64::try_from(capacity(volume).value()).unwrap_or(0).next_multiple_of(BLOCK)
 }
 
+/// The name of a volume's data on the disk.
+pub(crate) fn handle_of(volume: &Value) -> anyhow::Result<&str> {
+    let handle = volume["spec"]["csi"]["volumeHandle"].as_str().unwrap_or_default();
+    let problems = names::dns_subdomain(handle);
+    if problems.is_empty() { Ok(handle) } else { bail!("the volumeHandle {handle:?}: {}", problems.join(", ")) }
+}
+
 /// Whether a volume is one of those on nodes' disks.
 pub(crate) fn is_local(volume: &Value) -> bool {
     volume["spec"]["csi"]["driver"] == LOCAL_DRIVER
@@ -127,7 +134,7 @@ impl Disks {
         let spec = &wanted.volume["spec"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (source, owned) = if is_local(&wanted.volume) {
-            (self.staged(meta::name(&wanted.volume), bytes_of(&wanted.volume))?, true)
+            (self.staged(handle_of(&wanted.volume)?, bytes_of(&wanted.volume))?, true)
         } else if let Some(host) = spec.get("hostPath") {
             let path = PathBuf::from(text(&host["path"]));
             crate::volumes::host_path(&path, &text(&host["type"]))?;
@@ -369,6 +376,15 @@ mod tests {
     fn paths_of_mounts_are_read_as_the_kernel_writes_them() {
         assert_eq!(unescape("/a\\040b\\134c"), "/a b\\c");
         assert!(mounts().unwrap().iter().any(|mounted| mounted.path == Path::new("/")));
+    }
+
+    #[test]
+    fn the_data_of_a_volume_is_below_one_directory() {
+        let volume = |handle: &str| json!({"spec": {"csi": {"driver": LOCAL_DRIVER, "volumeHandle": handle}}});
+        assert_eq!(handle_of(&volume("pvc-1")).unwrap(), "pvc-1");
+        for bad in ["", "..", "../x", "/etc"] {
+            assert!(handle_of(&volume(bad)).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::persistent::{bytes_of, is_local};
+use crate::persistent::{bytes_of, handle_of, is_local};
 
 pub(crate) const VOLUMES: Resource = Resource { group: "", version: "v1", plural: "persistentvolumes" };
 pub(crate) const CLAIMS: Resource = Resource { group: "", version: "v1", plural: "persistentvolumeclaims" };
@@ -67,9 +67,12 @@ async fn keep(context: &Arc<Context>, volume: &Arc<Cached<Value>>) -> anyhow::Re
         if meta::finalizers(object) != [LOCAL_FINALIZER] {
             return Ok(None);
         }
-        let (on_disk, name) = (context.clone(), volume.name.clone());
-        if !tokio::task::spawn_blocking(move || on_disk.disks.remove(&name)).await?? {
-            return Ok(Some(IN_USE));
+        // What is retained outlives its object: another one with the same volumeHandle finds it again.
+        if object["spec"]["persistentVolumeReclaimPolicy"] == "Delete" {
+            let (on_disk, handle) = (context.clone(), handle_of(object)?.to_owned());
+            if !tokio::task::spawn_blocking(move || on_disk.disks.remove(&handle)).await?? {
+                return Ok(Some(IN_USE));
+            }
         }
         let patch = json!({"metadata": {"uid": volume.uid, "$deleteFromPrimitiveList/finalizers": [LOCAL_FINALIZER]}});
         let patched = context.client.api(VOLUMES).patch(None, &volume.name, "", Patch::Strategic, &patch).await;
@@ -101,7 +104,8 @@ async fn grow(context: &Arc<Context>, volume: &Arc<Cached<Value>>) -> anyhow::Re
     if !bound || claim["status"]["capacity"]["storage"] == *size {
         return Ok(());
     }
-    let (on_disk, of, bytes) = (context.clone(), volume.name.clone(), bytes_of(&volume.object));
+    let (on_disk, of) = (context.clone(), handle_of(&volume.object)?.to_owned());
+    let bytes = bytes_of(&volume.object);
     let grown = tokio::task::spawn_blocking(move || on_disk.disks.grow(&of, bytes)).await?;
     if let Err(error) = grown {
         let message = format!("NodeExpandVolume failed for volume \"{}\": {error:#}", volume.name);

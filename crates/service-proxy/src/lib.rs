@@ -13,15 +13,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use client::{Cache, Client, ListParams, Reflector, Resource};
+use client::{Cache, Cached, Client, ListParams, Reflector, Resource};
 use kinds::k8s::api::core::v1::Service;
 use kinds::k8s::api::discovery::v1::EndpointSlice;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::plan::Ruleset;
+use crate::plan::{HostPort, Ruleset};
 
+const PODS: Resource = Resource { group: "", version: "v1", plural: "pods" };
 const SERVICES: Resource = Resource { group: "", version: "v1", plural: "services" };
 const ENDPOINT_SLICES: Resource = Resource { group: "discovery.k8s.io", version: "v1", plural: "endpointslices" };
 /// Changes within this time are made together. Endpoints that go must be gone before their pods stop to answer, so it is
@@ -29,6 +30,9 @@ const ENDPOINT_SLICES: Resource = Resource { group: "discovery.k8s.io", version:
 const TOGETHER: Duration = Duration::from_millis(2);
 /// The pause after rules that the kernel refused.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// How often to look whether the rules are still there: a firewall that is loaded anew flushes those of others as well.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// What the proxy must be told.
 #[derive(Debug, Clone)]
@@ -111,17 +115,39 @@ impl Proxy {
             cache: slices.clone(),
         };
         tasks.spawn(reflector.run(cancel.clone()));
+        let pods: Cache<Vec<HostPort>> = Cache::new();
+        {
+            let changed = changed.clone();
+            // Most pods have none, and their changes are nothing here.
+            pods.on_change(move |change| {
+                let ports =
+                    |pod: Option<&Arc<Cached<Vec<HostPort>>>>| pod.map_or_else(Vec::new, |pod| pod.object.clone());
+                if ports(change.old) != ports(change.new) {
+                    changed.notify_one();
+                }
+            });
+        }
+        let reflector = Reflector {
+            api: self.client.api(PODS),
+            params: ListParams { fields: format!("spec.nodeName={}", self.config.node_name), ..ListParams::default() },
+            decode: |text| Ok(plan::host_ports(&kinds::typed::pod(text)?)),
+            cache: pods.clone(),
+        };
+        tasks.spawn(reflector.run(cancel.clone()));
         tasks.close();
         let synced = async {
             services.synced().await;
             slices.synced().await;
+            pods.synced().await;
         };
         tokio::select! { () = cancel.cancelled() => {}, () = synced => {} }
         // What the kernel has: unknown at first, and after rules that it refused.
         let mut known: Option<Ruleset> = None;
         while !cancel.is_cancelled() {
             let (all, behind) = (services.all(), slices.all());
-            let wanted = plan::ruleset(all.iter().map(|s| &s.object), behind.iter().map(|s| &s.object), &self.config);
+            let mut wanted =
+                plan::ruleset(all.iter().map(|s| &s.object), behind.iter().map(|s| &s.object), &self.config);
+            wanted.add_host_ports(pods.all().iter().flat_map(|pod| &pod.object));
             let begin = Instant::now();
             let pause = match self.apply(known.take(), &wanted).await {
                 Ok(()) => {
@@ -143,7 +169,16 @@ impl Proxy {
                     }
                 }
             };
-            tokio::select! { () = cancel.cancelled() => {}, () = more => {} }
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = more => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    if known.is_some() && !nft::has(&self.config.table).await {
+                        tracing::warn!("the rules of the Services are gone: somebody has flushed them; they are made anew");
+                        known = None;
+                    }
+                }
+            }
         }
         tasks.wait().await;
         Ok(())
@@ -301,6 +336,28 @@ mod tests {
             add element ip knarr hairpins { 10.42.0.2 . 10.42.0.2 }
         "#]],
         );
+    }
+
+    #[test]
+    fn a_host_port_leads_to_its_pod() {
+        let pod = json!({"metadata": {"name": "p", "namespace": "d"}, "status": {"podIP": "10.42.0.9", "phase": "Running"},
+            "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080},
+                {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "192.0.2.1"}]}]}});
+        let mut rules = Ruleset::default();
+        rules.add_host_ports(&plan::host_ports(&kinds::typed::pod_from_value(pod.clone()).expect("a pod")));
+        expect![[r#"
+            add chain ip knarr host-d/p/tcp/8080
+            add chain ip knarr host-d/p/udp/53
+            add rule ip knarr host-d/p/tcp/8080 meta l4proto tcp dnat ip to 10.42.0.9:80
+            add rule ip knarr host-d/p/udp/53 meta l4proto udp dnat ip to 10.42.0.9:53
+            add element ip knarr services { 192.0.2.1 . udp . 53 : goto host-d/p/udp/53 }
+            add element ip knarr node-ports { tcp . 8080 : goto host-d/p/tcp/8080 }
+            add element ip knarr hairpins { 10.42.0.9 . 10.42.0.9 }
+        "#]]
+        .assert_eq(&script::change(&Ruleset::default(), &rules, &config()));
+        let mut over = pod;
+        over["status"]["phase"] = "Succeeded".into();
+        assert!(plan::host_ports(&kinds::typed::pod_from_value(over).expect("a pod")).is_empty());
     }
 
     #[test]

@@ -44,6 +44,11 @@ pub(crate) async fn apply(script: &str) -> Result<()> {
     run(&["-f", "-"], script).await
 }
 
+/// Whether there is a table of this name.
+pub(crate) async fn has(table: &str) -> bool {
+    run(&["-t", "list", "chain", "ip", table, "prerouting"], "").await.is_ok()
+}
+
 /// Checks that there is an `nft` and a kernel that answers it.
 pub(crate) async fn check() -> Result<()> {
     run(&["list", "tables"], "").await

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use kinds::k8s::api::core::v1::{Service, ServicePort};
+use kinds::k8s::api::core::v1::{Pod, Service, ServicePort};
 use kinds::k8s::api::discovery::v1::EndpointSlice;
 
 use crate::Config;
@@ -100,6 +100,58 @@ fn endpoints(slices: &[&EndpointSlice], port: &ServicePort, config: &Config) -> 
     }
     let chosen = if ready.is_empty() { ending } else { ready };
     chosen.into_iter().collect()
+}
+
+/// A port of the node that a container asks for as its own (`hostPort`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostPort {
+    /// Namespace, name, protocol and number, for the name of the chain.
+    id: String,
+    /// The only address at which it is asked for; empty for all of the node's.
+    at: String,
+    protocol: String,
+    number: i32,
+    address: Ipv4Addr,
+    port: i32,
+}
+
+/// The host ports of a pod that runs and has an address of its own.
+pub(crate) fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else { return Vec::new() };
+    let address = status.pod_ip.as_deref().and_then(|address| address.parse().ok());
+    let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let Some(address) = address.filter(|_| !over && spec.host_network != Some(true)) else { return Vec::new() };
+    let place = |text: &Option<String>| text.clone().unwrap_or_default();
+    let sidecars = spec.init_containers.iter().flatten().filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+    let asked = ports.filter_map(|port| {
+        let number = port.host_port.filter(|number| *number > 0)?;
+        let protocol = port.protocol.as_deref().unwrap_or("TCP").to_lowercase();
+        let at = port.host_ip.clone().filter(|at| at != "0.0.0.0").unwrap_or_default();
+        let id = format!("{}/{}/{protocol}/{number}", place(&pod.metadata.namespace), place(&pod.metadata.name));
+        Some(HostPort { id, at, protocol, number, address, port: port.container_port })
+    });
+    asked.collect()
+}
+
+impl Ruleset {
+    /// Adds the host ports of pods. A port that a Service has already stays the Service's.
+    pub fn add_host_ports<'a>(&mut self, ports: impl IntoIterator<Item = &'a HostPort>) {
+        for port in ports {
+            let HostPort { id, at, protocol, number, address, port } = port;
+            let chain = format!("host-{id}");
+            let target = format!("goto {chain}");
+            if at.is_empty() {
+                self.node_ports.entry(format!("{protocol} . {number}")).or_insert(target);
+            } else if at.parse::<Ipv4Addr>().is_ok() {
+                self.services.entry(format!("{at} . {protocol} . {number}")).or_insert(target);
+            } else {
+                continue;
+            }
+            self.chains.insert(chain, vec![format!("meta l4proto {protocol} dnat ip to {address}:{port}")]);
+            self.hairpins.insert(format!("{address} . {address}"));
+        }
+    }
 }
 
 /// One port of one Service.

@@ -5,6 +5,7 @@
 //! PersistentVolumeClaim, because it gets the default class and grows as its class allows; roles and
 //! bindings, by [`kinds::Kind::is_policy`], because nobody gives away more than they have.
 
+mod default_class;
 mod escalation;
 mod service_account;
 mod storage;
@@ -33,6 +34,9 @@ pub async fn admit_create(
 ) -> Result<(), ApiError> {
     if served.row.hooks.is_policy() {
         escalation::judge(server, user, served, namespace, object, None)?;
+    }
+    if let Some(class) = served.row.hooks.default_class(object) {
+        default_class::admit(server, &class, object)?;
     }
     if !served.namespaced() {
         return Ok(());

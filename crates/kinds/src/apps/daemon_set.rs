@@ -60,30 +60,6 @@ fn is_zero(value: &Value) -> bool {
     }
 }
 
-/// Refuses what is neither a number of pods nor a percentage.
-fn amount(errors: &mut Vec<FieldError>, value: &Value, path: &FieldPath) {
-    match value {
-        Value::String(text) => {
-            let percent = text.strip_suffix('%').and_then(|number| number.parse::<u32>().ok());
-            match percent {
-                None => {
-                    let why = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  \
-                               or '93%', regex used for validation is '[0-9]+%')";
-                    errors.push(FieldError::invalid(path, text.as_str(), why));
-                }
-                Some(percent) if percent > 100 => {
-                    errors.push(FieldError::invalid(path, text.as_str(), "must not be greater than 100%"));
-                }
-                Some(_) => {}
-            }
-        }
-        value if value.as_i64().is_some_and(|number| number < 0) => {
-            errors.push(FieldError::invalid(path, value.clone(), walk::NOT_NEGATIVE));
-        }
-        _ => {}
-    }
-}
-
 impl Kind for DaemonSet {
     fn default(&self, object: &mut Value) {
         let spec = &mut object["spec"];
@@ -127,7 +103,7 @@ impl Kind for DaemonSet {
             let rolling = &strategy["rollingUpdate"];
             let path = path.child("rollingUpdate");
             for field in ["maxUnavailable", "maxSurge"] {
-                amount(&mut errors, &rolling[field], &path.child(field));
+                walk::number_or_part(&mut errors, rolling, field, &path);
             }
             let (unavailable, surge) = (is_zero(&rolling["maxUnavailable"]), is_zero(&rolling["maxSurge"]));
             if unavailable && surge {

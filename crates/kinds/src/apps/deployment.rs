@@ -119,8 +119,8 @@ fn strategy(errors: &mut Vec<FieldError>, strategy: &Value, path: &FieldPath) {
         errors.push(FieldError::forbidden(&rolling, why));
         return;
     }
-    let unavailable = share(errors, update, "maxUnavailable", &rolling);
-    let surge = share(errors, update, "maxSurge", &rolling);
+    let unavailable = walk::number_or_percentage(errors, update, "maxUnavailable", &rolling);
+    let surge = walk::number_or_percentage(errors, update, "maxSurge", &rolling);
     if unavailable == Some(0) && surge == Some(0) {
         let why = "may not be 0 when `maxSurge` is 0";
         errors.push(FieldError::invalid(&rolling.child("maxUnavailable"), update["maxUnavailable"].clone(), why));
@@ -129,26 +129,4 @@ fn strategy(errors: &mut Vec<FieldError>, strategy: &Value, path: &FieldPath) {
         let why = "must not be greater than 100%";
         errors.push(FieldError::invalid(&rolling.child("maxUnavailable"), update["maxUnavailable"].clone(), why));
     }
-}
-
-/// A number of pods, or a percentage; its number either way.
-fn share(errors: &mut Vec<FieldError>, update: &Value, field: &str, path: &FieldPath) -> Option<i64> {
-    let path = path.child(field);
-    let value = walk::at(update, field)?;
-    if let Some(text) = value.as_str() {
-        let percent =
-            text.strip_suffix('%').filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
-        let number = percent.and_then(|digits| digits.parse().ok());
-        if number.is_none() {
-            let why = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or \
-                       '93%', regex used for validation is '[0-9]+%')";
-            errors.push(FieldError::invalid(&path, text, why));
-        }
-        return number;
-    }
-    let number = value.as_i64()?;
-    if number < 0 {
-        errors.push(FieldError::invalid(&path, number, walk::NOT_NEGATIVE));
-    }
-    Some(number)
 }

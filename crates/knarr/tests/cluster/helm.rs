@@ -45,15 +45,21 @@ fn a_chart_is_installed_upgraded_rolled_back_and_uninstalled() {
     ok(&node, "upgrade web CHART --set tag=patched,replicas=3,greeting=bye --wait --timeout 90s");
     assert_eq!((image().as_str(), node.list("pods -l app=web").len()), ("gihyodocker/echo:patched", 3));
     assert_eq!(node.ok("get configmap web-settings -o jsonpath={.data.greeting}"), "bye");
-    // What somebody scaled by hand is set right again.
+    // What somebody scaled by hand is theirs, until helm insists.
     node.ok("scale deployment web --replicas=1");
-    ok(&node, "rollback web 1 --wait --timeout 90s");
+    let refused = say(&node, &["rollback", "web", "1"]);
+    assert!(
+        refused.err.contains("conflict with \"kubectl\" using apps/v1") && refused.err.contains(".spec.replicas"),
+        "{}",
+        refused.err
+    );
+    ok(&node, "rollback web 1 --wait --timeout 90s --force-conflicts");
     assert_eq!(image(), "gihyodocker/echo:latest");
     eventually("the first number of pods", || {
         (node.ok("get deployment web -o jsonpath={.status.readyReplicas}") == "2").then_some(())
     });
     let history = ok(&node, "history web");
-    assert!(history.contains("Rollback to 1") && history.lines().count() == 4, "{history}");
+    assert!(history.contains("Rollback to 1") && history.lines().count() == 5, "{history}");
     let starts = node.ok("exec web-state-0 -- cat /data/starts");
     assert!(starts.starts_with("web-state-0"), "{starts}");
 

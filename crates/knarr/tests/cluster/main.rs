@@ -5,9 +5,11 @@
 
 mod application;
 mod bad_input;
+mod budgets;
 mod built_in_kubectl;
 mod docker;
 mod helm;
+mod ingress;
 mod jobs;
 mod kubectl;
 mod node;

@@ -101,7 +101,13 @@ apiVersion: v1
 kind: Pod
 metadata: {name: client}
 spec:
-  containers: [{name: main, image: busybox, imagePullPolicy: IfNotPresent, command: [sleep, '1000']}]
+  containers:
+  - {name: main, image: busybox, imagePullPolicy: IfNotPresent, command: [sleep, '1000']}
+  - name: host
+    image: busybox
+    imagePullPolicy: IfNotPresent
+    command: [sh, -c, 'mkdir /www; echo host >/www/index.html; exec httpd -f -p 8081 -h /www']
+    ports: [{containerPort: 8081, hostPort: 9081}]
 ---
 ";
 
@@ -152,7 +158,7 @@ spec:
     wait_for_pods(&node);
     let address = path(&node, "service web", ".spec.clusterIP");
     assert!(address.starts_with("10.96."), "{address}");
-    let inside = |url: &str| node.ok(&format!("exec client -- wget -qO- {url}"));
+    let inside = |url: &str| node.ok(&format!("exec client -c main -- wget -qO- {url}"));
     let both = eventually("both pods answer", || {
         let names = answering(|| node.http(&address, 80).unwrap_or_default());
         (names.len() == 2 && !names[0].is_empty()).then_some(names)
@@ -166,20 +172,22 @@ spec:
     eventually("it answers", || outside.http(&format!("http://{MACHINE}/")).ok());
     let sticky = path(&node, "service sticky", ".spec.clusterIP");
     assert_eq!(answering(|| node.http(&sticky, 80).expect("an answer")).len(), 1, "a client stays with its pod");
+    let on_host = outside.http(&format!("http://{MACHINE}:9081/"));
+    assert_eq!(on_host, Ok("host\n".to_owned()), "a port that a container asks for on the node");
     // A pod that reaches itself through the Service.
     assert_eq!(answering(|| node.ok(&format!("exec {} -- wget -qO- http://web/", both[0]))), both);
 
-    let names = node.ok("exec client -- cat /etc/resolv.conf");
+    let names = node.ok("exec client -c main -- cat /etc/resolv.conf");
     assert!(names.starts_with("search default.svc.cluster.local svc.cluster.local cluster.local"), "{names}");
     assert!(names.ends_with("nameserver 10.96.0.10\noptions ndots:5\n"), "{names}");
-    let found = node.ok("exec client -- nslookup headless.default.svc.cluster.local");
+    let found = node.ok("exec client -c main -- nslookup headless.default.svc.cluster.local");
     for pod in &both {
         assert!(found.contains(&path(&node, &format!("pod {pod}"), ".status.podIP")), "{found}");
     }
-    let missing = node.try_kubectl("exec client -- nslookup headles.default.svc.cluster.local");
+    let missing = node.try_kubectl("exec client -c main -- nslookup headles.default.svc.cluster.local");
     assert!(missing.out.contains("NXDOMAIN"), "{missing:?}");
-    assert!(node.ok("exec client -- nslookup 10.96.0.1").contains("kubernetes.default.svc.cluster.local"));
-    let variables = node.ok("exec client -- env");
+    assert!(node.ok("exec client -c main -- nslookup 10.96.0.1").contains("kubernetes.default.svc.cluster.local"));
+    let variables = node.ok("exec client -c main -- env");
     assert!(variables.contains("KUBERNETES_SERVICE_HOST=10.96.0.1\n"), "{variables}");
     // The certificate of the API names the Service; who is nobody may read the version.
     let version = shell(&format!(
@@ -361,7 +369,7 @@ fn mistakes_with_services_are_named() {
     let address = path(&node, "service typo", ".spec.clusterIP");
     eventually("it is refused", || node.http(&address, 80).is_err_and(|e| e.contains("(7)")).then_some(()));
     assert_eq!(outside.http(&format!("http://{MACHINE}:30080/")), Err(7), "curl could not connect");
-    let asked = node.try_kubectl("exec client -- wget -qO- http://typo/");
+    let asked = node.try_kubectl("exec client -c main -- wget -qO- http://typo/");
     assert!(asked.err.contains("Connection refused"), "{asked:?}");
     assert!(node.ok("describe service typo").lines().any(|line| line.trim_end() == "Endpoints:"));
     eventually("the port's name is told", || {

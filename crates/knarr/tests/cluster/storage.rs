@@ -253,3 +253,30 @@ fn claims_and_volumes_that_are_wrong_say_what_they_lack() {
     refused(&class, &["provisioner: Forbidden: updates to provisioner are forbidden."]);
     assert_eq!(node.ok("get pvc kept -o jsonpath={.status.capacity.storage}"), "8Mi");
 }
+
+#[test]
+fn data_that_is_retained_can_be_had_again() {
+    let node = Node::ready();
+    node.apply(
+        "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: keep}, provisioner: local.knarr.dev, reclaimPolicy: Retain}",
+    );
+    node.apply(&claim("first", "8Mi", "storageClassName: keep"));
+    eventually("it is bound at once", || (phase(&node, "pvc/first") == "Bound").then_some(()));
+    let bound = node.ok("get pvc first -o jsonpath={.spec.volumeName}");
+    node.apply(&pod("writer", "first", "", ""));
+    node.ok("wait --for=condition=Ready pod/writer --timeout=60s");
+    run_in(&node, "writer", "echo precious > /data/x");
+    node.ok("delete pod writer");
+    node.ok("delete pvc first");
+    eventually("it is released", || (phase(&node, &format!("pv/{bound}")) == "Released").then_some(()));
+    node.ok(&format!("delete pv {bound}"));
+    let source = format!(
+        "storageClassName: keep, claimRef: {{namespace: default, name: second}}, \
+         csi: {{driver: local.knarr.dev, volumeHandle: {bound}}}"
+    );
+    node.apply(&volume("found", "8Mi", &source));
+    node.apply(&claim("second", "8Mi", "storageClassName: keep"));
+    node.apply(&pod("reader", "second", "", ""));
+    node.ok("wait --for=condition=Ready pod/reader --timeout=60s");
+    assert_eq!(node.ok("exec reader -- cat /data/x"), "precious\n");
+}

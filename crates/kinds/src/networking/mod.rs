@@ -1,0 +1,4 @@
+//! Kinds of the group networking.k8s.io.
+
+pub(crate) mod ingress;
+pub(crate) mod ingress_class;
