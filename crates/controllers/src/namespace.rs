@@ -86,8 +86,9 @@ fn plan(namespace: &Value, objects: &dyn Objects, now: Timestamp) -> anyhow::Res
     Ok(actions)
 }
 
+/// As upstream writes it here: with a dot at the end where the group is the core one.
 fn qualified(resource: Resource) -> String {
-    object_model::group_resource(resource.group, resource.plural)
+    format!("{}.{}", resource.plural, resource.group)
 }
 
 fn conditions(namespace: &Value, remaining: &[String], finalizers: &[String], now: Timestamp) -> Value {
