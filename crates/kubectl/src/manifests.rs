@@ -70,7 +70,9 @@ fn files(path: &Path, recursive: bool) -> Outcome<Vec<PathBuf>> {
 fn parse(text: &str, name: &str) -> Outcome<Vec<Value>> {
     let mut objects = Vec::new();
     for document in documents(text) {
-        let value: Value = serde_saphyr::from_str(&document).map_err(|e| {
+        // As kubectl reads numbers: a leading zero makes them octal, which modes of files rely on.
+        let options = serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false };
+        let value: Value = serde_saphyr::from_str_with_options(&document, options).map_err(|e| {
             error(format!(
                 "error parsing {name}: error converting YAML to JSON: yaml: {}",
                 e.to_string().lines().next().unwrap_or_default()
@@ -122,10 +124,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_and_lists_are_taken_apart() {
+    fn documents_and_lists_are_taken_apart_and_numbers_read_as_kubectl_reads_them() {
         let text = "# a comment\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: b}}\n---\n";
         let names: Vec<_> = parse(text, "x").unwrap().iter().map(|o| o["metadata"]["name"].clone()).collect();
         assert_eq!(names, ["a", "b"]);
+        let mode = parse("{apiVersion: v1, kind: A, mode: 0755, plain: 10, text: '010'}", "x").unwrap();
+        assert_eq!((mode[0]["mode"].as_i64(), mode[0]["plain"].as_i64()), (Some(0o755), Some(10)));
+        assert_eq!(mode[0]["text"], "010");
         assert!(parse("kind: Pod\n", "f.yaml").unwrap_err().message.contains("apiVersion not set"));
         assert!(
             parse("a: [", "f.yaml")
