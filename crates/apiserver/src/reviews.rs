@@ -90,15 +90,7 @@ impl ApiServer {
     }
 
     fn token_status(&self, spec: &Value) -> Value {
-        let mut audiences: Vec<String> = spec["audiences"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|audience| audience.as_str().map(str::to_owned))
-            .collect();
-        if audiences.is_empty() {
-            audiences.push(ISSUER.to_owned());
-        }
+        let audiences = audiences(spec);
         match self.claims_of(spec["token"].as_str().unwrap_or_default(), &audiences) {
             Ok((claims, common)) => {
                 json!({"authenticated": true, "user": claims.user().to_value(), "audiences": common})
@@ -110,17 +102,24 @@ impl ApiServer {
     }
 }
 
+/// Whom a token is for: the audiences that a spec names, or the API server.
+pub(crate) fn audiences(spec: &Value) -> Vec<String> {
+    let named = strings(&spec["audiences"]);
+    if named.is_empty() { vec![ISSUER.to_owned()] } else { named }
+}
+
+fn strings(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+}
+
 /// The user that a question is about, just as it is given.
 fn named_user(spec: &Value) -> User {
-    let list = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
-    };
     let extra = spec["extra"].as_object().into_iter().flatten();
     User {
         name: spec["user"].as_str().unwrap_or_default().to_owned(),
         uid: spec["uid"].as_str().unwrap_or_default().to_owned(),
-        groups: list(&spec["groups"]),
-        extra: extra.map(|(key, values)| (key.clone(), list(values))).collect(),
+        groups: strings(&spec["groups"]),
+        extra: extra.map(|(key, values)| (key.clone(), strings(values))).collect(),
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::request::ResourceRequest;
+use crate::reviews::audiences;
 use crate::served::{Served, schema_of};
 use crate::table::Include;
 use crate::{ApiServer, respond};
@@ -43,15 +44,7 @@ impl ApiServer {
         if seconds > LONGEST_SECONDS {
             return refuse("may not specify a duration larger than 2^32 seconds");
         }
-        let mut audiences: Vec<String> = asked["spec"]["audiences"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|audience| audience.as_str().map(str::to_owned))
-            .collect();
-        if audiences.is_empty() {
-            audiences.push(ISSUER.to_owned());
-        }
+        let audiences = audiences(&asked["spec"]);
         let (bound, node) = self.bound(cx, request, &asked["spec"]["boundObjectRef"])?;
         let issued = clock::now().as_second();
         let claims = Claims {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use object_model::{ApiError, Reason};
 use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Api, ListParams};
@@ -101,6 +101,18 @@ impl<T> Cache<T> {
     /// Calls `handler` for every change from now on, in order. It must be quick: it holds up the cache.
     pub fn on_change(&self, handler: impl Fn(Change<'_, T>) + Send + Sync + 'static) {
         self.inner.handlers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(handler));
+    }
+
+    /// A cache of all objects of a resource, and the reflector that keeps it; every change is told to `changed`.
+    pub fn following(
+        api: Api,
+        decode: fn(&[u8]) -> Result<T, serde_json::Error>,
+        changed: &Arc<Notify>,
+    ) -> (Self, Reflector<T>) {
+        let (cache, changed) = (Self::new(), changed.clone());
+        cache.on_change(move |_| changed.notify_one());
+        let reflector = Reflector { api, params: ListParams::default(), decode, cache: cache.clone() };
+        (cache, reflector)
     }
 
     /// One object.

@@ -12,10 +12,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use client::{Cache, Client, ListParams, Reflector, Resource};
+use client::{Cache, Client, Resource};
 use hickory_proto::op::{Message, ResponseCode};
-use kinds::k8s::api::core::v1::Service;
-use kinds::k8s::api::discovery::v1::EndpointSlice;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Notify, Semaphore};
@@ -117,29 +115,10 @@ impl Server {
     pub async fn run(self, sockets: Sockets, cancel: CancellationToken) -> Result<()> {
         let tasks = TaskTracker::new();
         let changed = Arc::new(Notify::new());
-        let services: Cache<Service> = Cache::new();
-        let slices: Cache<EndpointSlice> = Cache::new();
-        {
-            let changed = changed.clone();
-            services.on_change(move |_| changed.notify_one());
-        }
-        {
-            let changed = changed.clone();
-            slices.on_change(move |_| changed.notify_one());
-        }
-        let reflector = Reflector {
-            api: self.client.api(SERVICES),
-            params: ListParams::default(),
-            decode: kinds::typed::service,
-            cache: services.clone(),
-        };
+        let (services, reflector) = Cache::following(self.client.api(SERVICES), kinds::typed::service, &changed);
         tasks.spawn(reflector.run(cancel.clone()));
-        let reflector = Reflector {
-            api: self.client.api(ENDPOINT_SLICES),
-            params: ListParams::default(),
-            decode: kinds::typed::endpoint_slice,
-            cache: slices.clone(),
-        };
+        let (slices, reflector) =
+            Cache::following(self.client.api(ENDPOINT_SLICES), kinds::typed::endpoint_slice, &changed);
         tasks.spawn(reflector.run(cancel.clone()));
         let synced = async {
             services.synced().await;

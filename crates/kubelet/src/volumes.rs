@@ -106,12 +106,24 @@ pub fn prepare(
     tokens: &Tokens,
     facts: &Facts,
 ) -> anyhow::Result<()> {
+    fs::create_dir_all(directory.root.join("volumes")).context("make the pod's directory")?;
+    fs::set_permissions(&directory.root, fs::Permissions::from_mode(0o750)).context("make the pod's directory")?;
+    fill(directory, pod, sources, tokens, facts, |_| true)
+}
+
+/// Fills those volumes of a pod that are chosen.
+fn fill(
+    directory: &PodDirectory,
+    pod: &Pod,
+    sources: &Sources,
+    tokens: &Tokens,
+    facts: &Facts,
+    chosen: fn(&Volume) -> bool,
+) -> anyhow::Result<()> {
     let spec = pod.spec.clone().unwrap_or_default();
     let group = spec.security_context.as_ref().and_then(|security| security.fs_group);
     let group = group.map(u32::try_from).transpose().context("read fsGroup")?;
-    fs::create_dir_all(directory.root.join("volumes")).context("make the pod's directory")?;
-    fs::set_permissions(&directory.root, fs::Permissions::from_mode(0o750)).context("make the pod's directory")?;
-    for volume in spec.volumes.iter().flatten() {
+    for volume in spec.volumes.iter().flatten().filter(|volume| chosen(volume)) {
         one(directory, pod, volume, sources, tokens, facts, group)
             .with_context(|| format!("MountVolume.SetUp failed for volume {:?}", volume.name))?;
     }
@@ -139,14 +151,7 @@ pub fn refresh(
     tokens: &Tokens,
     facts: &Facts,
 ) -> anyhow::Result<()> {
-    let spec = pod.spec.clone().unwrap_or_default();
-    let group = spec.security_context.as_ref().and_then(|security| security.fs_group);
-    let group = group.map(u32::try_from).transpose().context("read fsGroup")?;
-    for volume in spec.volumes.iter().flatten().filter(|volume| is_made_from_data(volume)) {
-        one(directory, pod, volume, sources, tokens, facts, group)
-            .with_context(|| format!("MountVolume.SetUp failed for volume {:?}", volume.name))?;
-    }
-    Ok(())
+    fill(directory, pod, sources, tokens, facts, is_made_from_data)
 }
 
 fn one(

@@ -14,8 +14,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use client::{Cache, Cached, Client, ListParams, Reflector, Resource};
-use kinds::k8s::api::core::v1::Service;
-use kinds::k8s::api::discovery::v1::EndpointSlice;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -91,29 +89,10 @@ impl Proxy {
     pub async fn run(self, cancel: CancellationToken) -> Result<()> {
         let tasks = TaskTracker::new();
         let changed = Arc::new(Notify::new());
-        let services: Cache<Service> = Cache::new();
-        let slices: Cache<EndpointSlice> = Cache::new();
-        {
-            let changed = changed.clone();
-            services.on_change(move |_| changed.notify_one());
-        }
-        {
-            let changed = changed.clone();
-            slices.on_change(move |_| changed.notify_one());
-        }
-        let reflector = Reflector {
-            api: self.client.api(SERVICES),
-            params: ListParams::default(),
-            decode: kinds::typed::service,
-            cache: services.clone(),
-        };
+        let (services, reflector) = Cache::following(self.client.api(SERVICES), kinds::typed::service, &changed);
         tasks.spawn(reflector.run(cancel.clone()));
-        let reflector = Reflector {
-            api: self.client.api(ENDPOINT_SLICES),
-            params: ListParams::default(),
-            decode: kinds::typed::endpoint_slice,
-            cache: slices.clone(),
-        };
+        let (slices, reflector) =
+            Cache::following(self.client.api(ENDPOINT_SLICES), kinds::typed::endpoint_slice, &changed);
         tasks.spawn(reflector.run(cancel.clone()));
         let pods: Cache<Vec<HostPort>> = Cache::new();
         {
@@ -214,6 +193,8 @@ impl Proxy {
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
+    use kinds::k8s::api::core::v1::Service;
+    use kinds::k8s::api::discovery::v1::EndpointSlice;
     use serde_json::{Value, json};
 
     use super::*;
