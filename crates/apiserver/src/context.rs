@@ -158,17 +158,17 @@ impl Context {
         self.judge(decoded).map_err(ApiError::bad_request)
     }
 
-    /// Reads what a patch made of an object.
+    /// Reads what a patch made of an object; a refusal shows the patch.
     ///
     /// # Errors
     /// 422 where it is no object of its type or, when strict, has unknown fields.
-    pub fn decode_patched(&self, ty: &'static Type, patched: Value) -> Result<Value, ApiError> {
+    pub fn decode_patched(&self, ty: &'static Type, patched: Value, patch: &Value) -> Result<Value, ApiError> {
         self.strictness()?;
         let refuse = |why: String| {
-            let error = FieldError::invalid(&FieldPath::new("patch"), patched.to_string(), why);
+            let error = FieldError::invalid(&FieldPath::new("patch"), patch.to_string(), why);
             ApiError::invalid("", "", "", &[error])
         };
-        let decoded = schema::conform(ty, patched.clone()).map_err(|e| refuse(e.to_string()))?;
+        let decoded = schema::conform(ty, patched).map_err(|e| refuse(e.to_string()))?;
         self.judge(decoded).map_err(refuse)
     }
 

@@ -186,7 +186,7 @@ impl ApiServer {
                     format!("the server rejected our request due to an error in our request: {text}"),
                 ),
             })?;
-            cx.decode_patched(ty, patched)
+            cx.decode_patched(ty, patched, &patch)
         };
         if request.subresource == "scale" {
             return self.modify_scale(cx, request, served, apply).await;

@@ -24,6 +24,10 @@ impl DockerApi {
             HostConfig::deserialize(&request.host_config).map_err(|e| bad(format!("bad parameter: HostConfig: {e}")))?
         };
         check_host(&host)?;
+        let test = request.healthcheck["Test"].as_array().filter(|test| !test.is_empty());
+        if test.is_some_and(|test| test[0] != "NONE") {
+            return Err(unsupported("--health-cmd"));
+        }
         let mut config = request.config;
         if config.image.is_empty() {
             return Err(bad("no image specified"));
@@ -307,8 +311,12 @@ fn check_host(host: &HostConfig) -> Answer<()> {
             return Err(unsupported(what));
         }
     }
-    if host.pids_limit > 0 {
-        return Err(unsupported("--pids-limit"));
+    for (asked, what) in
+        [(host.pids_limit > 0, "--pids-limit"), (host.shm_size > 0, "--shm-size"), (host.init, "--init")]
+    {
+        if asked {
+            return Err(unsupported(what));
+        }
     }
     if !matches!(host.log_config.kind.as_str(), "" | "json-file" | "local") {
         return Err(bad(format!("logger: no log driver named '{}' is registered", host.log_config.kind)));

@@ -72,6 +72,8 @@ pub(crate) struct CreateRequest {
     #[serde(flatten)]
     pub config: Config,
     pub host_config: Value,
+    /// Only looked at to refuse it.
+    pub healthcheck: Value,
     #[serde(deserialize_with = "nullable")]
     pub networking_config: NetworkingConfig,
 }
@@ -145,6 +147,10 @@ pub(crate) struct HostConfig {
     pub devices: Value,
     pub tmpfs: Value,
     pub device_requests: Value,
+    #[serde(deserialize_with = "nullable")]
+    pub init: bool,
+    #[serde(deserialize_with = "nullable")]
+    pub shm_size: i64,
     #[serde(deserialize_with = "nullable")]
     pub pids_limit: i64,
     #[serde(deserialize_with = "nullable")]

@@ -245,6 +245,7 @@ pub enum ImageCommand {
         all: bool,
     },
     /// List the images.
+    #[command(visible_alias = "ls")]
     List {
         /// Where the images are.
         #[command(flatten)]

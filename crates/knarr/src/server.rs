@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::options::{Dirs, ServerOptions, Taint};
-use crate::pki::{API_TO_KUBELET, Pki, write_private};
+use crate::pki::{API_TO_KUBELET, Pki};
 use crate::{control, first_objects, host, kubeconfig, network};
 
 /// How often memory that is free goes back to the kernel: what a burst of pods needed is not kept.
@@ -155,7 +155,7 @@ async fn start(
     let port = options.listen.port();
     let reach =
         if options.listen.ip().is_unspecified() { "127.0.0.1".to_owned() } else { options.listen.ip().to_string() };
-    write_private(&dirs.kubeconfig(), &kubeconfig::admin(&pki, &format!("https://{reach}:{port}")))?;
+    kubeconfig::keep(&dirs.kubeconfig(), &pki, &format!("https://{reach}:{port}"))?;
 
     let store_path = dirs.data_dir.join("store.redb");
     let store: Arc<dyn Store> = LogStore::open(RedbLog::open(&store_path)?)?;

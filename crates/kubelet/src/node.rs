@@ -144,19 +144,23 @@ async fn keep_status(context: &Context, written: &mut Option<(Value, Timestamp)>
     let name = &context.config.node_name;
     let now = client::clock::now();
     let facts = facts(context).await;
-    if let Some((last, at)) = written
-        && *last == facts
-        && now.duration_since(*at).unsigned_abs() < HEARTBEAT
-    {
-        return Ok(());
-    }
     let labels = json!({
         "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": context.machine.architecture,
         "beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": context.machine.architecture,
     });
     let shown = match api.get(None, name).await {
-        Ok(node) => node,
+        Ok(node) => {
+            if let Some((last, at)) = written
+                && *last == facts
+                && now.duration_since(*at).unsigned_abs() < HEARTBEAT
+            {
+                return Ok(());
+            }
+            node
+        }
+        // At the first start, or because somebody has deleted it: a machine that runs is a node.
         Err(error) if error.reason == Reason::NotFound => {
+            *written = None;
             let mut node = json!({
                 "apiVersion": "v1", "kind": "Node",
                 "metadata": { "name": name, "labels": labels },

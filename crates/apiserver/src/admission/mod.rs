@@ -55,10 +55,26 @@ pub async fn admit_create(
         storage::choose_class(server, object)?;
     }
     if served.is_core("Pod") {
+        classes(object)?;
         service_account::admit(server, namespace, object).await?;
         served.row.default(object);
     }
     Ok(())
+}
+
+/// Refuses a pod that names a class which does not exist (upstream's RuntimeClass and Priority plugins). Neither kind is
+/// served yet; the two priorities that every cluster has are known.
+fn classes(pod: &Value) -> Result<(), ApiError> {
+    const PRIORITIES: [&str; 2] = ["system-cluster-critical", "system-node-critical"];
+    let named = |field: &str| pod["spec"][field].as_str().filter(|name| !name.is_empty());
+    let refuse = |why: String| Err(ApiError::forbidden("", "pods", meta::name(pod), why));
+    if let Some(class) = named("runtimeClassName") {
+        return refuse(format!("pod rejected: RuntimeClass {class:?} not found"));
+    }
+    match named("priorityClassName").filter(|class| !PRIORITIES.contains(class)) {
+        Some(class) => refuse(format!("no PriorityClass with name {class} was found")),
+        None => Ok(()),
+    }
 }
 
 /// Judges a change.

@@ -110,6 +110,17 @@ fn mistakes_with_pods_and_deployments_are_named() {
         &pod("x", "livenessProbe: {httpGet: {path: /}}"),
         &["spec.containers[0].livenessProbe.httpGet.port: Invalid value: 0"],
     );
+    let class = |field: &str| pod("x", "").replace("spec: {", &format!("spec: {{{field}: special, "));
+    refused(
+        &node,
+        &class("runtimeClassName"),
+        &["pods \"x\" is forbidden: pod rejected: RuntimeClass \"special\" not found"],
+    );
+    refused(
+        &node,
+        &class("priorityClassName"),
+        &["pods \"x\" is forbidden: no PriorityClass with name special was found"],
+    );
     node.apply(&pod("wrong", "command: [no-such-program]"));
     told(&node, "wrong", &["no-such-program", "executable file not found in $PATH"]);
     node.apply(&pod("ends", "command: [sh, -c, exit 3]"));
@@ -135,6 +146,8 @@ fn mistakes_with_pods_and_deployments_are_named() {
         &["spec.selector: Invalid value", "empty selector is invalid for deployment"],
     );
     node.apply(&deployment("app: a", "app: a"));
+    let said = node.with_input("apply -f -", &deployment("app: a", "app: a").replace("replicas:", "replcas:"));
+    assert!(said.err.contains("unknown field \"spec.replcas\"") && !said.err.contains("status"), "{}", said.err);
     refused(&node, &deployment("app: z", "app: z"), &["spec.selector: Invalid value", "field is immutable"]);
     line_refused(
         &node,

@@ -79,6 +79,14 @@ fn taints_keep_pods_off_and_send_them_away_unless_they_are_tolerated() {
     });
     node.ok("taint node node-1 work-");
     node.ok("wait --for=condition=Ready pod/kept-out --timeout=60s");
+    // A node that somebody deletes comes back, with its pods.
+    let before = node.get("node/node-1")["metadata"]["uid"].clone();
+    node.ok("delete node node-1");
+    eventually("the node has registered again", || {
+        let said = node.try_kubectl("get node node-1 -o jsonpath={.metadata.uid}");
+        (said.status.success() && before != said.out.as_str()).then_some(())
+    });
+    assert_eq!(node.ok("get pod stays -o jsonpath={.status.phase}"), "Running");
     // Mistakes.
     assert!(node.try_kubectl("taint node node-1 work=no:Never").err.contains("invalid taint effect: Never"));
     assert!(node.try_kubectl("taint node x work=no:NoExecute").err.contains("nodes \"x\" not found"));
