@@ -2,7 +2,7 @@
 //!
 //! Kinds named here, and why: Namespace, because objects may only be made in one that exists and stays (upstream's
 //! NamespaceLifecycle); Pod and ServiceAccount, because a pod acts as an account (upstream's ServiceAccount);
-//! PersistentVolumeClaim, because it gets the default class and grows as its class allows; roles and
+//! PersistentVolumeClaim, because it grows as its class allows; roles and
 //! bindings, by [`kinds::Kind::is_policy`], because nobody gives away more than they have.
 
 mod default_class;
@@ -50,9 +50,6 @@ pub async fn admit_create(
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
         return Err(ApiError::forbidden(served.row.group, served.row.plural, meta::name(object), why)
             .cause("NamespaceTerminating", &format!("namespace {namespace} is being terminated")));
-    }
-    if served.is_core("PersistentVolumeClaim") {
-        storage::choose_class(server, object)?;
     }
     if served.is_core("Pod") {
         classes(object)?;

@@ -3,7 +3,8 @@
 use object_model::{FieldError, FieldPath, Quantity, meta, time};
 use serde_json::{Value, json};
 
-use crate::{ALL_VERBS, Column, Kind, Now, OBJECT_VERBS, Resource, Scope, Subresource, walk};
+use crate::volumes::DEFAULT_CLASS;
+use crate::{ALL_VERBS, Column, DefaultClass, Kind, Now, OBJECT_VERBS, Resource, Scope, Subresource, walk};
 
 pub(crate) static RESOURCE: Resource = Resource {
     group: "",
@@ -64,6 +65,16 @@ pub(crate) fn default_claim(object: &mut Value) {
 }
 
 impl Kind for PersistentVolumeClaim {
+    // An empty name means no class, and is a choice.
+    fn default_class(&self, object: &Value) -> Option<DefaultClass> {
+        (!object["spec"]["storageClassName"].is_string()).then_some(DefaultClass {
+            group: "storage.k8s.io",
+            plural: "storageclasses",
+            annotation: DEFAULT_CLASS,
+            field: "/spec/storageClassName",
+        })
+    }
+
     fn default(&self, object: &mut Value) {
         default_claim(object);
     }
