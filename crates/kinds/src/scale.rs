@@ -53,9 +53,11 @@ pub fn set(resource: &Resource, object: &mut Value, scale: &Value) -> Result<(),
     Ok(())
 }
 
-/// A label selector object in the text form, sorted: `a=b,c in (d,e),!f`.
+/// A label selector object in the text form, sorted: `a=b,c in (d,e),!f`. Old kinds have a map of labels instead.
 pub(crate) fn selector_text(selector: &Value) -> String {
-    let mut parts: Vec<(String, String)> = object_model::meta::strings(&selector["matchLabels"])
+    let plain = selector.as_object().is_some_and(|map| map.values().any(Value::is_string));
+    let labels = if plain { selector } else { &selector["matchLabels"] };
+    let mut parts: Vec<(String, String)> = object_model::meta::strings(labels)
         .into_iter()
         .map(|(key, value)| (key.to_owned(), format!("{key}={value}")))
         .collect();

@@ -4,7 +4,7 @@ use object_model::{FieldError, FieldPath, Quantity, names};
 use serde_json::Value;
 
 use super::{range, security, volume};
-use crate::walk;
+use crate::{rules, walk};
 
 /// Checks the containers of a pod spec, whose volumes have these names.
 pub(super) fn validate_all(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath, volumes: &[&str]) {
@@ -196,25 +196,47 @@ fn mounts(errors: &mut Vec<FieldError>, container: &Value, path: &FieldPath, vol
     }
 }
 
+/// What is wrong with the name of a resource that a container can ask for.
+pub(crate) fn container_resource_name(errors: &mut Vec<FieldError>, name: &str, path: &FieldPath) {
+    errors.extend(names::qualified_name(name).into_iter().map(|why| FieldError::invalid(path, name, why)));
+    let standard = ["cpu", "memory", "ephemeral-storage"].contains(&name) || name.starts_with("hugepages-");
+    if name.contains('/') {
+        if !name.contains("kubernetes.io/") && !rules::is_extended_resource(name) {
+            errors.push(FieldError::invalid(path, name, "doesn't follow extended resource name standard"));
+        }
+    } else if !standard {
+        errors.push(FieldError::invalid(path, name, "must be a standard resource for containers"));
+    }
+}
+
+/// Whether a container gets of a resource exactly what it asks for: its request is its limit.
+pub(crate) fn is_not_overcommitted(name: &str) -> bool {
+    name.starts_with("hugepages-") || rules::is_extended_resource(name)
+}
+
+/// What is wrong with amounts of resources.
+pub(crate) fn amounts(errors: &mut Vec<FieldError>, map: &Value, path: &FieldPath) {
+    for (name, text) in object_model::meta::strings(map) {
+        let path = path.key(name);
+        container_resource_name(errors, name, &path);
+        match text.parse::<Quantity>() {
+            Ok(amount) if amount.is_negative() => {
+                errors.push(FieldError::invalid(&path, text, walk::NOT_NEGATIVE));
+            }
+            Ok(amount) if rules::is_extended_resource(name) && amount != Quantity::whole(amount.value()) => {
+                errors.push(FieldError::invalid(&path, text, "must be an integer"));
+            }
+            Ok(_) => {}
+            Err(error) => errors.push(FieldError::invalid(&path, text, error.to_string())),
+        }
+    }
+}
+
 fn resources(errors: &mut Vec<FieldError>, resources: &Value, path: &FieldPath) {
     let amount =
         |list: &str, name: &str| walk::text(&resources[list], name).and_then(|text| text.parse::<Quantity>().ok());
     for list in ["limits", "requests"] {
-        for (name, text) in object_model::meta::strings(&resources[list]) {
-            let path = path.child(list).key(name);
-            errors.extend(names::qualified_name(name).into_iter().map(|why| FieldError::invalid(&path, name, why)));
-            let standard = ["cpu", "memory", "ephemeral-storage"].contains(&name) || name.starts_with("hugepages-");
-            if !name.contains('/') && !standard {
-                errors.push(FieldError::invalid(&path, name, "must be a standard resource for containers"));
-            }
-            match text.parse::<Quantity>() {
-                Ok(amount) if amount.is_negative() => {
-                    errors.push(FieldError::invalid(&path, text, walk::NOT_NEGATIVE));
-                }
-                Ok(_) => {}
-                Err(error) => errors.push(FieldError::invalid(&path, text, error.to_string())),
-            }
-        }
+        amounts(errors, &resources[list], &path.child(list));
     }
     for name in object_model::meta::strings(&resources["requests"]).into_keys() {
         if let (Some(request), Some(limit)) = (amount("requests", name), amount("limits", name))

@@ -5,6 +5,7 @@ mod defaults;
 mod quality;
 mod volume;
 
+pub(crate) use container::{amounts, container_resource_name, is_not_overcommitted};
 pub(crate) use defaults::{default_pod_only, default_spec};
 pub(crate) use quality::qos_class;
 
@@ -72,10 +73,8 @@ pub(crate) fn validate_template(
         let why = "`selector` does not match template `labels`";
         errors.push(FieldError::invalid(&metadata.child("labels"), labels, why));
     }
-    meta::labels(errors, &template["metadata"], &metadata);
-    meta::annotations(errors, &template["metadata"], &metadata.child("annotations"));
+    validate_metadata_and_spec(errors, template, path);
     let spec = path.child("spec");
-    validate_spec(errors, &template["spec"], &spec);
     if let Some(policy @ ("Never" | "OnFailure")) = walk::text(&template["spec"], "restartPolicy") {
         errors.push(FieldError::not_supported(&spec.child("restartPolicy"), policy, &["Always"]));
     }
@@ -83,6 +82,14 @@ pub(crate) fn validate_template(
         let why = format!("activeDeadlineSeconds in {owner} is not Supported");
         errors.push(FieldError::forbidden(&spec.child("activeDeadlineSeconds"), why));
     }
+}
+
+/// What is wrong with a template, whoever makes pods of it.
+pub(crate) fn validate_metadata_and_spec(errors: &mut Vec<FieldError>, template: &Value, path: &FieldPath) {
+    let metadata = path.child("metadata");
+    meta::labels(errors, &template["metadata"], &metadata);
+    meta::annotations(errors, &template["metadata"], &metadata.child("annotations"));
+    validate_spec(errors, &template["spec"], &path.child("spec"));
 }
 
 /// What is wrong with the selector of a controller.
@@ -138,7 +145,8 @@ fn dns(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
     }
 }
 
-fn tolerations(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
+/// What is wrong with the tolerations of a pod, or of all pods of a class.
+pub(crate) fn tolerations(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
     for (index, toleration) in walk::list(spec, "tolerations").iter().enumerate() {
         let path = path.index(index);
         let key = walk::text(toleration, "key");
