@@ -64,9 +64,14 @@ impl Served {
         matches!(self.row.scope, Scope::Namespaced)
     }
 
+    /// Whether this is the kind `kind` of a group: for the few places that may name a kind.
+    pub fn is(&self, group: &str, kind: &str) -> bool {
+        self.row.group == group && self.row.kind == kind
+    }
+
     /// Whether this is the kind `kind` of the core group: for the few places that may name a kind.
     pub fn is_core(&self, kind: &str) -> bool {
-        self.row.group.is_empty() && self.row.kind == kind
+        self.is("", kind)
     }
 
     /// The subresource of this name.

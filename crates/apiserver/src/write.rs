@@ -291,7 +291,8 @@ impl ApiServer {
                 let api_version = served.api_version();
                 managers::track(&writer(served, request, manager, &api_version), served.ty, &current, &mut object);
             }
-            admission::admit_update(self, &cx.user, served, &request.namespace, &object, &current)?;
+            let place = (request.namespace.as_str(), request.subresource.as_str());
+            admission::admit_update(self, &cx.user, served, place, &object, &current)?;
             if stored::same(&object, &current) || cx.dry_run()? {
                 return Ok(object);
             }
@@ -342,7 +343,7 @@ impl ApiServer {
             name => hooks.prepare_subresource_update(name, &mut wanted, current),
         }
         schema::normalise(served.ty, &mut wanted);
-        if served.row.has_generation && request.subresource.is_empty() && hooks.spec_changed(&wanted, current) {
+        if served.row.has_generation && hooks.spec_changed(&wanted, current) {
             meta::set(&mut wanted, "generation", meta::generation(current) + 1);
         }
         let name = &request.name;
@@ -369,8 +370,7 @@ impl ApiServer {
             name,
             &match request.subresource.as_str() {
                 "" => served.row.validate_update(&wanted, current),
-                "status" => hooks.validate_status_update(&wanted, current),
-                _ => Vec::new(),
+                name => hooks.validate_subresource_update(name, &wanted, current),
             },
         )?;
         Ok(wanted)

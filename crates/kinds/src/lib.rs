@@ -36,6 +36,7 @@ pub mod typed;
 pub mod volumes;
 mod walk;
 
+pub use certificates::signing_request::requested_organizations;
 pub use claim::{Claim, Pool};
 pub use k8s_openapi as k8s;
 

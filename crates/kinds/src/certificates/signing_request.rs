@@ -224,6 +224,17 @@ fn keep_conditions(new: &mut Value, old: &Value, of: impl Fn(&str) -> bool) {
     }
 }
 
+/// The organizations that somebody asks to be of: the groups of whom the certificate is for.
+pub fn requested_organizations(request: &Value) -> Vec<String> {
+    let bytes = STANDARD.decode(request["spec"]["request"].as_str().unwrap_or_default()).unwrap_or_default();
+    let blocks = pem_blocks(&bytes);
+    let Some((_, parsed)) = blocks.first().and_then(|(_, _, der)| X509CertificationRequest::from_der(der).ok()) else {
+        return Vec::new();
+    };
+    let subject = &parsed.certification_request_info.subject;
+    subject.iter_organization().filter_map(|part| part.as_str().ok()).map(str::to_owned).collect()
+}
+
 fn request_problem(bytes: &[u8]) -> Option<String> {
     match pem_blocks(bytes).first() {
         Some((label, _, der)) if label == "CERTIFICATE REQUEST" => {

@@ -84,6 +84,16 @@ impl Kind for Pod {
         object["status"] = json!({"phase": "Pending", "qosClass": qos_class(&object["spec"])});
     }
 
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        crate::keep_status(new, old);
+        // What the class of the pod says need not be said again.
+        for field in ["priority", "preemptionPolicy"] {
+            if walk::at(&new["spec"], field).is_none() && new["spec"].is_object() {
+                crate::copy_field(&mut new["spec"], &old["spec"], field);
+            }
+        }
+    }
+
     fn prepare_status_update(&self, new: &mut Value, old: &Value) {
         crate::keep_all_but_status(new, old);
         // The class follows from the spec: whoever writes the status need not know it.
