@@ -404,6 +404,11 @@ pub trait Kind: Sync {
         0
     }
 
+    /// Whether what belongs to an object stays when it is deleted and nobody says what is to become of it.
+    fn orphans_dependents(&self) -> bool {
+        false
+    }
+
     /// What the request to delete an object changes in it, if it stays for a while.
     fn begin_deletion(&self, _object: &mut Value) {}
 

@@ -159,6 +159,10 @@ impl Kind for Job {
         errors
     }
 
+    fn orphans_dependents(&self) -> bool {
+        true
+    }
+
     fn field(&self, object: &Value, name: &str) -> Option<String> {
         (name == "status.successful").then(|| walk::number(object, "status.succeeded").to_string())
     }

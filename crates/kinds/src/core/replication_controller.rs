@@ -102,6 +102,10 @@ impl Kind for ReplicationController {
         errors
     }
 
+    fn orphans_dependents(&self) -> bool {
+        true
+    }
+
     fn field(&self, object: &Value, name: &str) -> Option<String> {
         (name == "status.replicas").then(|| walk::number(object, name).to_string())
     }
