@@ -4,7 +4,7 @@ mod check;
 
 use check::{change, check, lines, pod, read, row};
 use expect_test::{Expect, expect};
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[test]
 fn names() {
