@@ -243,6 +243,9 @@ impl ApiServer {
         if !served.namespaced() && !r.namespace.is_empty() && !served.is_core("Namespace") {
             return Err(ApiError::new(Reason::NotFound, "the server could not find the requested resource"));
         }
+        if let Some(text) = served.row.hooks.deprecation() {
+            cx.warn(text.to_owned());
+        }
         let verbs = match served.subresource(&r.subresource) {
             _ if r.subresource.is_empty() => served.row.verbs,
             Some(sub) => sub.verbs,

@@ -74,6 +74,7 @@ impl ApiServer {
             }
             // With its name: there are kinds that write it elsewhere, too.
             served.row.hooks.prepare_create(&mut object);
+            served.row.hooks.stamp(&mut object, &Value::Null, kinds::Now(clock::now()));
             if served.row.has_generation {
                 meta::set(&mut object, "generation", 1);
             }
@@ -342,6 +343,7 @@ impl ApiServer {
             "" => hooks.prepare_update(&mut wanted, current),
             name => hooks.prepare_subresource_update(name, &mut wanted, current),
         }
+        hooks.stamp(&mut wanted, current, kinds::Now(clock::now()));
         schema::normalise(served.ty, &mut wanted);
         if served.row.has_generation && hooks.spec_changed(&wanted, current) {
             meta::set(&mut wanted, "generation", meta::generation(current) + 1);

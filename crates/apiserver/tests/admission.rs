@@ -101,6 +101,7 @@ async fn a_request_for_a_certificate_is_somebodys_and_another_consents() {
     let done = c.put(&format!("{path}/approval"), approved.clone()).await.ok();
     assert_eq!(done["status"]["conditions"][0]["type"], "Approved");
     assert_eq!(done["spec"], made["spec"]);
+    assert!(done["status"]["conditions"][0]["lastTransitionTime"].is_string());
     let user = User::authenticated("bob", &[]);
     let denied = c.raw_as(Some(user), "PUT", &format!("{path}/approval"), &[], approved.to_string()).await;
     assert_eq!(denied.code, 403);
@@ -138,7 +139,9 @@ async fn parts_of_a_pod_are_changed_at_places_of_their_own() {
 #[tokio::test]
 async fn what_is_not_stored_is_answered() {
     let c = Cluster::start().await;
-    let list = c.get("/api/v1/componentstatuses").await.ok();
+    let answer = c.get("/api/v1/componentstatuses").await;
+    assert_eq!(answer.header("warning"), "299 - \"v1 ComponentStatus is deprecated in v1.19+\"");
+    let list = answer.ok();
     assert_eq!((&list["kind"], list["items"].as_array().map(Vec::len)), (&json!("ComponentStatusList"), Some(3)));
     let store = c.get("/api/v1/componentstatuses/etcd-0").await.ok();
     assert_eq!(store["conditions"][0]["status"], "True");

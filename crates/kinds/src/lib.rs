@@ -43,7 +43,7 @@ pub use k8s_openapi as k8s;
 use object_model::FieldError;
 use serde_json::Value;
 
-/// Every built-in kind that is served. A kind that does nothing is not served.
+/// Every built-in kind that is served. Where several are views of one collection, the first owns it.
 pub static RESOURCES: &[&Resource] = &[
     &core::binding::RESOURCE,
     &core::component_status::RESOURCE,
@@ -332,7 +332,7 @@ pub struct DefaultClass {
 
 /// What is special about a kind. Every hook does nothing, or the common thing, by default.
 ///
-/// The order of a write: [`Resource::default`] → admission → `prepare_…` → [`Resource::validate`] and, for a change,
+/// The order of a write: [`Resource::default`] → admission → `prepare_…` → `stamp` → [`Resource::validate`] and, for a change,
 /// [`meta::carry_over`] before and [`Resource::validate_update`] after it. Placing a pod on a node (`binding`) is the one
 /// change of a spec that does not go through `validate_update`: a pod's `nodeName` cannot be changed otherwise.
 pub trait Kind: Sync {
@@ -358,6 +358,9 @@ pub trait Kind: Sync {
     fn prepare_subresource_update(&self, _name: &str, new: &mut Value, old: &Value) {
         self.prepare_status_update(new, old);
     }
+
+    /// Notes the time of what is new or has changed, where the kind keeps such times. `old` is null for a new object.
+    fn stamp(&self, _new: &mut Value, _old: &Value, _now: Now) {}
 
     /// What is wrong with the object, beside its metadata.
     fn validate(&self, _object: &Value) -> Vec<FieldError> {
@@ -420,6 +423,11 @@ pub trait Kind: Sync {
     /// Whether the objects say what somebody may do: the server's authoriser follows them.
     fn is_policy(&self) -> bool {
         false
+    }
+
+    /// What whoever uses the kind is warned of: that it is deprecated, and by what it is replaced.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
     }
 
     /// Seconds after which an object that nobody touches is removed.

@@ -106,6 +106,18 @@ impl Kind for Request {
         crate::copy_field(walk::value_at(new, "status"), &old["status"], "certificate");
     }
 
+    fn stamp(&self, new: &mut Value, old: &Value, now: Now) {
+        let at = time::seconds(now.0);
+        let before = walk::list(old, "status.conditions");
+        let Some(status) = new.get_mut("status") else { return };
+        for condition in walk::each_mut(status, "conditions").filter(|condition| condition.is_object()) {
+            walk::default(condition, "lastUpdateTime", at.clone());
+            let same = |other: &&Value| other["type"] == condition["type"] && other["status"] == condition["status"];
+            let since = before.iter().find(same).and_then(|other| walk::text(other, "lastTransitionTime"));
+            walk::default(condition, "lastTransitionTime", since.unwrap_or(&at));
+        }
+    }
+
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let path = FieldPath::new("spec");

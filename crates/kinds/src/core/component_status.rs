@@ -26,6 +26,10 @@ pub(crate) static RESOURCE: Resource = Resource {
 struct ComponentStatus;
 
 impl Kind for ComponentStatus {
+    fn deprecation(&self) -> Option<&'static str> {
+        Some("v1 ComponentStatus is deprecated in v1.19+")
+    }
+
     fn cells(&self, object: &Value, _now: Now) -> Vec<Value> {
         let healthy = walk::list(object, "conditions").iter().find(|condition| condition["type"] == "Healthy");
         let text = |field: &str| healthy.and_then(|condition| walk::text(condition, field)).unwrap_or_default();

@@ -1,10 +1,10 @@
 //! DeviceTaintRule: a taint for all devices that it selects.
 
-use object_model::{FieldError, FieldPath, names};
+use object_model::{FieldError, FieldPath, names, time};
 use serde_json::Value;
 
 use super::{GROUP, devices};
-use crate::{Kind, Resource, Subresource, rules, walk};
+use crate::{Kind, Now, Resource, Subresource, rules, walk};
 
 pub(crate) static RESOURCE: Resource = Resource {
     group: GROUP,
@@ -25,13 +25,9 @@ pub(crate) static RESOURCE: Resource = Resource {
 struct DeviceTaintRule;
 
 impl Kind for DeviceTaintRule {
-    fn prepare_create(&self, object: &mut Value) {
-        crate::reset_status(object);
-        let created = object["metadata"]["creationTimestamp"].clone();
-        if let Some(taint) = object.pointer_mut("/spec/taint")
-            && created.is_string()
-        {
-            walk::default(taint, "timeAdded", created);
+    fn stamp(&self, new: &mut Value, _old: &Value, now: Now) {
+        if let Some(taint) = new.pointer_mut("/spec/taint").filter(|taint| taint.is_object()) {
+            walk::default(taint, "timeAdded", time::seconds(now.0));
         }
     }
 

@@ -1,6 +1,6 @@
 //! ResourceClaim and ResourceClaimTemplate: the wish for devices, and what it was given.
 
-use object_model::{FieldError, FieldPath, names};
+use object_model::{FieldError, FieldPath, names, time};
 use serde_json::Value;
 
 use super::{GROUP, devices};
@@ -50,6 +50,14 @@ impl Kind for Claim {
     fn default(&self, object: &mut Value) {
         if let Some(devices) = object.pointer_mut("/spec/devices") {
             default_requests(devices);
+        }
+    }
+
+    fn stamp(&self, new: &mut Value, old: &Value, now: Now) {
+        if walk::at(old, "status.allocation").is_none()
+            && let Some(allocation) = new.pointer_mut("/status/allocation").filter(|given| given.is_object())
+        {
+            allocation["allocationTimestamp"] = time::seconds(now.0).into();
         }
     }
 

@@ -1,6 +1,6 @@
 //! ResourceSlice: devices that a driver offers.
 
-use object_model::{FieldError, FieldPath, names};
+use object_model::{FieldError, FieldPath, names, time};
 use serde_json::{Map, Value};
 
 use super::{GROUP, devices};
@@ -43,12 +43,11 @@ const PLACES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNod
 const VALUES: [&str; 8] = ["bool", "int", "string", "version", "bools", "ints", "strings", "versions"];
 
 impl Kind for ResourceSlice {
-    fn prepare_create(&self, object: &mut Value) {
-        let created = object["metadata"]["creationTimestamp"].clone();
-        let Some(spec) = object.get_mut("spec").filter(|_| created.is_string()) else { return };
+    fn stamp(&self, new: &mut Value, _old: &Value, now: Now) {
+        let Some(spec) = new.get_mut("spec") else { return };
         for device in walk::each_mut(spec, "devices") {
             for taint in walk::each_mut(device, "taints").filter(|taint| taint.is_object()) {
-                walk::default(taint, "timeAdded", created.clone());
+                walk::default(taint, "timeAdded", time::seconds(now.0));
             }
         }
     }
