@@ -40,16 +40,16 @@ impl Selection {
         let fields = FieldSelector::parse(field_text).map_err(|e| ApiError::bad_request(e.to_string()))?;
         for (path, _, _) in &fields.terms {
             let generic = path == "metadata.name" || (path == "metadata.namespace" && served.namespaced());
-            if !generic && !served.row.selectable_fields.contains(&path.as_str()) {
+            if !generic && !served.selectable_fields.contains(path) {
                 // kubectl puts this sentence into one of its own.
-                return Err(ApiError::bad_request(if served.row.selectable_fields.is_empty() {
+                return Err(ApiError::bad_request(if served.selectable_fields.is_empty() {
                     format!("{path:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
                 } else {
                     format!("field label not supported: {path}")
                 }));
             }
         }
-        Ok(Self { labels, fields, served: *served })
+        Ok(Self { labels, fields, served: served.clone() })
     }
 
     /// Whether every object is wanted.
@@ -63,7 +63,7 @@ impl Selection {
             && self.fields.matches(|path| match path {
                 "metadata.name" => Some(meta::name(object).to_owned()),
                 "metadata.namespace" => Some(meta::namespace(object).to_owned()),
-                path => self.served.row.hooks.field(object, path),
+                path => self.served.hooks().field(object, path),
             })
     }
 }
@@ -109,7 +109,8 @@ impl ApiServer {
         let entry = self.store.get(&key).ok_or_else(|| served.not_found(&request.name))?;
         if request.subresource == "scale" {
             let object = stored::decode(served, &entry)?;
-            let scale = kinds::scale::of(served.row, &object).ok_or_else(ApiError::method_not_allowed)?;
+            let paths = served.scale.as_ref().ok_or_else(ApiError::method_not_allowed)?;
+            let scale = kinds::scale::of(paths, &object);
             return respond::object(&cx.accept, None, "autoscaling.v1.Scale", StatusCode::OK, &scale, Include::None);
         }
         let include = Include::of(cx.query.get("includeObject"));
@@ -125,7 +126,7 @@ impl ApiServer {
     ) -> Result<Response<Body>, ApiError> {
         self.await_revision(cx).await?;
         let selection = Selection::of(cx, served)?;
-        let (format, view) = cx.accept.for_collection()?;
+        let (format, view) = cx.accept.for_collection(served.is_custom())?;
         if (format, view) == (Format::Json, View::Object) && selection.is_everything() && !served.converts() {
             let page = self.page(cx, request, served, |_| Ok(true))?;
             return Ok(spliced(served, &page));
@@ -168,8 +169,8 @@ impl ApiServer {
         mut objects: Vec<Value>,
         metadata: Value,
     ) -> Result<Response<Body>, ApiError> {
-        let (format, view) = cx.accept.for_collection()?;
-        let list_kind = format!("{}List", served.row.kind);
+        let (format, view) = cx.accept.for_collection(served.is_custom())?;
+        let list_kind = served.list_kind().to_owned();
         let (value, type_name) = match view {
             View::Table(version) => {
                 let include = Include::of(cx.query.get("includeObject"));
@@ -181,14 +182,15 @@ impl ApiServer {
                 (list, "meta.v1.PartialObjectMetadataList".to_owned())
             }
             _ => {
-                for object in &mut objects {
+                // Items of custom resources say what they are; those of built-in ones do not.
+                for object in objects.iter_mut().filter(|_| !served.is_custom()) {
                     if let Some(map) = object.as_object_mut() {
                         map.remove("kind");
                         map.remove("apiVersion");
                     }
                 }
                 let list = json!({"kind": list_kind, "apiVersion": served.api_version(), "metadata": metadata, "items": objects});
-                (list, format!("{}List", served.row.type_name))
+                (list, format!("{}List", served.type_name()))
             }
         };
         match format {
@@ -321,7 +323,7 @@ fn spliced(served: &Served, page: &Page) -> Response<Body> {
     text.extend_from_slice(
         format!(
             "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-            served.row.kind,
+            served.kind(),
             served.api_version(),
             page.metadata
         )

@@ -23,7 +23,7 @@ impl ApiServer {
         served: &Served,
         body: Bytes,
     ) -> Result<Response<Body>, ApiError> {
-        match (served.row.kind, request.verb) {
+        match (served.kind(), request.verb) {
             // The same as what is written to the pod, which the object names here.
             ("Binding", _) => {
                 let binding = cx.decode(served.ty, &body)?;
@@ -39,7 +39,7 @@ impl ApiServer {
                 let found = all.iter().find(|component| meta::name(component) == request.name);
                 let found = found.ok_or_else(|| served.not_found(&request.name))?;
                 let include = Include::of(cx.query.get("includeObject"));
-                respond::object(&cx.accept, Some(served), served.row.type_name, StatusCode::OK, found, include)
+                respond::object(&cx.accept, Some(served), served.type_name(), StatusCode::OK, found, include)
             }
             _ => self.answer_review(cx, request, served, &body),
         }
@@ -72,12 +72,12 @@ impl ApiServer {
         body: &[u8],
     ) -> Result<Response<Body>, ApiError> {
         let mut review = cx.decode(served.ty, body)?;
-        served.row.default(&mut review);
-        let errors = served.row.validate(&review);
+        served.default(&mut review);
+        let errors = served.validate(&review);
         if !errors.is_empty() {
-            return Err(ApiError::invalid(served.row.group, served.row.kind, meta::name(&review), &errors));
+            return Err(ApiError::invalid(served.group(), served.kind(), meta::name(&review), &errors));
         }
-        review["status"] = match served.row.kind {
+        review["status"] = match served.kind() {
             "SelfSubjectReview" => {
                 meta::set(&mut review, "creationTimestamp", time::seconds(clock::now()));
                 json!({"userInfo": cx.user.to_value()})
@@ -105,7 +105,7 @@ impl ApiServer {
             other => return Err(ApiError::internal(format!("no answer to a {other}"))),
         };
         // There is no table of questions: who asks for one is told so.
-        respond::object(&cx.accept, None, served.row.type_name, StatusCode::CREATED, &review, Include::None)
+        respond::object(&cx.accept, None, served.type_name(), StatusCode::CREATED, &review, Include::None)
     }
 
     /// What a user may, as the status of an access review.

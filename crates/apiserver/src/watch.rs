@@ -57,7 +57,7 @@ impl ApiServer {
         served: &Served,
     ) -> Result<Response<Body>, ApiError> {
         let selection = Selection::of(cx, served)?;
-        let (format, view) = cx.accept.for_collection()?;
+        let (format, view) = cx.accept.for_collection(served.is_custom())?;
         let bookmarks = cx.query.flag("allowWatchBookmarks");
         let initial = match (cx.query.get("sendInitialEvents"), cx.query.get("resourceVersionMatch")) {
             ("", "") => None,
@@ -105,7 +105,7 @@ impl ApiServer {
             Err(error) => return Err(store_failed(&error)),
         };
         let mut watching = Watching {
-            served: *served,
+            served: served.clone(),
             selection,
             format,
             view,
@@ -185,10 +185,10 @@ impl Watching {
                 }
             };
             if let Err(error) = outcome {
-                tracing::error!(resource = self.served.row.plural, "watch: {error}");
+                tracing::error!(resource = self.served.plural(), "watch: {error}");
                 self.over = true;
                 if let Err(error) = self.push_error(&error) {
-                    tracing::error!(resource = self.served.row.plural, "tell a watcher of an error: {error}");
+                    tracing::error!(resource = self.served.plural(), "tell a watcher of an error: {error}");
                 }
             }
         }
@@ -273,13 +273,13 @@ impl Watching {
             _ => object,
         };
         let type_name =
-            if self.view == View::Metadata { "meta.v1.PartialObjectMetadata" } else { self.served.row.type_name };
+            if self.view == View::Metadata { "meta.v1.PartialObjectMetadata" } else { self.served.type_name() };
         self.frame(kind, type_name, &object)
     }
 
     fn push_bookmark(&mut self, initial_end: bool) -> Result<(), ApiError> {
         let mut object = json!({
-            "kind": self.served.row.kind, "apiVersion": self.served.api_version(),
+            "kind": self.served.kind(), "apiVersion": self.served.api_version(),
             "metadata": {"resourceVersion": self.revision.to_string()},
         });
         if initial_end {
@@ -296,7 +296,7 @@ impl Watching {
                 });
                 (table, "")
             }
-            _ => (object, self.served.row.type_name),
+            _ => (object, self.served.type_name()),
         };
         self.frame("BOOKMARK", type_name, &object)
     }

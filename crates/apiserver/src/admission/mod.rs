@@ -3,7 +3,8 @@
 //! Kinds named here, and why: Namespace, because objects may only be made in one that exists and stays (upstream's
 //! NamespaceLifecycle); Pod and ServiceAccount, because a pod acts as an account (upstream's ServiceAccount);
 //! PersistentVolumeClaim, because it grows as its class allows; both, because there are limits of what they ask for;
-//! PriorityClass, because one only is the default; roles and bindings, by [`kinds::Kind::is_policy`], because nobody gives away more than they have.
+//! PriorityClass, because one only is the default; roles and bindings, by [`kinds::Kind::is_policy`], because nobody gives
+//! away more than they have.
 
 mod certificates;
 mod default_class;
@@ -36,10 +37,10 @@ pub async fn admit_create(
     namespace: &str,
     object: &mut Value,
 ) -> Result<(), ApiError> {
-    if served.row.hooks.is_policy() {
+    if served.hooks().is_policy() {
         escalation::judge(server, user, served, namespace, object, None)?;
     }
-    if let Some(class) = served.row.hooks.default_class(object) {
+    if let Some(class) = served.hooks().default_class(object) {
         default_class::admit(server, &class, object)?;
     }
     certificates::admit_create(server, user, served, object)?;
@@ -56,7 +57,7 @@ pub async fn admit_create(
     let holder = stored::decode(&namespaces, &entry)?;
     if meta::deletion_timestamp(&holder).is_some() {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-        return Err(ApiError::forbidden(served.row.group, served.row.plural, meta::name(object), why)
+        return Err(ApiError::forbidden(served.group(), served.plural(), meta::name(object), why)
             .cause("NamespaceTerminating", &format!("namespace {namespace} is being terminated")));
     }
     if served.is_core("Pod") {
@@ -64,7 +65,7 @@ pub async fn admit_create(
         runtime_class::admit(server, object)?;
         limits::admit_pod(server, namespace, object)?;
         service_account::admit(server, namespace, object).await?;
-        served.row.default(object);
+        served.default(object);
     }
     if served.is_core("PersistentVolumeClaim") {
         limits::judge_claim(server, namespace, object)?;
@@ -98,10 +99,10 @@ pub fn admit_update(
     new: &Value,
     old: &Value,
 ) -> Result<(), ApiError> {
-    if served.row.hooks.is_policy() {
+    if served.hooks().is_policy() {
         escalation::judge(server, user, served, namespace, new, Some(old))?;
     }
-    if served.is_core("PersistentVolumeClaim") {
+    if served.is_core("PersistentVolumeClaim") && subresource.is_empty() {
         storage::judge_growth(server, new, old)?;
         limits::judge_claim(server, namespace, new)?;
     }
