@@ -322,8 +322,8 @@ impl ServedResource {
         }
     }
 
-    /// Everything wrong with a change through a subresource.
-    pub fn validate_through(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+    /// Everything wrong with an existing object that was changed through a subresource.
+    pub fn validate_part(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = match &self.hooks {
             Hooks::Row(_) => self.validate(new),
             Hooks::Custom(_) => Vec::new(),

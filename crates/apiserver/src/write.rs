@@ -356,7 +356,7 @@ impl ApiServer {
             self.settle(served, &mut wanted)?;
         }
         served.normalise(&mut wanted);
-        if served.has_generation && hooks.spec_changed(&wanted, current) {
+        if served.has_generation && request.subresource != "status" && hooks.spec_changed(&wanted, current) {
             meta::set(&mut wanted, "generation", meta::generation(current) + 1);
         }
         let name = &request.name;
@@ -379,7 +379,7 @@ impl ApiServer {
         }
         let errors = match request.subresource.as_str() {
             "" => served.validate_change(&wanted, current),
-            name => served.validate_through(name, &wanted, current),
+            name => served.validate_part(name, &wanted, current),
         };
         judge(served, name, &errors)?;
         Ok(wanted)

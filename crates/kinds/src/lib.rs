@@ -427,6 +427,11 @@ pub trait Kind: Send + Sync {
         false
     }
 
+    /// What whoever uses the kind is warned of: that it is deprecated, and by what it is replaced.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether a finalizer may be any qualified name; those of most built-in kinds have a domain and a path.
     fn any_finalizer(&self) -> bool {
         false
@@ -435,11 +440,6 @@ pub trait Kind: Send + Sync {
     /// Whether the objects define resources, which are served as the built-in ones are.
     fn defines_resources(&self) -> bool {
         false
-    }
-
-    /// What whoever uses the kind is warned of: that it is deprecated, and by what it is replaced.
-    fn deprecation(&self) -> Option<&'static str> {
-        None
     }
 
     /// Seconds after which an object that nobody touches is removed.
