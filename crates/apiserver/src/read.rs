@@ -17,7 +17,7 @@ use crate::served::Served;
 use crate::table::Include;
 use crate::watch::forbidden;
 use crate::write::store_failed;
-use crate::{ApiServer, respond, stored, table};
+use crate::{ApiServer, listing, respond, stored, table};
 
 /// How long a read waits for a revision that has not happened yet (upstream's time).
 const WAIT_FOR_REVISION: Duration = Duration::from_secs(3);
@@ -128,7 +128,12 @@ impl ApiServer {
         let (format, view) = cx.accept.for_collection()?;
         if (format, view) == (Format::Json, View::Object) && selection.is_everything() && !served.converts() {
             let page = self.page(cx, request, served, |_| Ok(true))?;
-            return Ok(spliced(served, &page));
+            return Ok(listing::texts(served, &page.metadata, page.entries));
+        }
+        if (format, view) == (Format::Protobuf, View::Object) {
+            let mut messages = listing::Messages::new(served)?;
+            let metadata = self.each(cx, request, served, |object| messages.push(&object))?;
+            return messages.finish(served, &metadata);
         }
         let (objects, metadata) = self.select(cx, request, served)?;
         self.list_response(cx, served, objects, metadata)
@@ -141,13 +146,28 @@ impl ApiServer {
         request: &ResourceRequest,
         served: &Served,
     ) -> Result<(Vec<Value>, Value), ApiError> {
-        let selection = Selection::of(cx, served)?;
         let mut objects = Vec::new();
+        let metadata = self.each(cx, request, served, |object| {
+            objects.push(object);
+            Ok(())
+        })?;
+        Ok((objects, metadata))
+    }
+
+    /// Hands each object that a request selects to `take`, decoded, and returns the metadata of their list.
+    fn each(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        mut take: impl FnMut(Value) -> Result<(), ApiError>,
+    ) -> Result<Value, ApiError> {
+        let selection = Selection::of(cx, served)?;
         let page = self.page(cx, request, served, |entry| {
             let object = stored::decode(served, entry)?;
             let wanted = selection.matches(&object);
             if wanted {
-                objects.push(object);
+                take(object)?;
             }
             Ok(wanted)
         })?;
@@ -157,7 +177,7 @@ impl ApiServer {
         {
             map.remove("remainingItemCount");
         }
-        Ok((objects, metadata))
+        Ok(metadata)
     }
 
     /// Decoded objects as a list in the form the client wants.
@@ -312,27 +332,4 @@ impl ApiServer {
 pub(crate) fn parse_revision(text: &str) -> Result<u64, ApiError> {
     text.parse()
         .map_err(|_| ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}: it must be a number")))
-}
-
-/// A list of stored texts.
-fn spliced(served: &Served, page: &Page) -> Response<Body> {
-    let size: usize = page.entries.iter().map(|e| e.value.len() + 64).sum();
-    let mut text = Vec::with_capacity(size + 256);
-    text.extend_from_slice(
-        format!(
-            "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-            served.row.kind,
-            served.api_version(),
-            page.metadata
-        )
-        .as_bytes(),
-    );
-    for (i, entry) in page.entries.iter().enumerate() {
-        if i > 0 {
-            text.push(b',');
-        }
-        stored::write_item(&mut text, entry);
-    }
-    text.extend_from_slice(b"]}\n");
-    respond::json_text(StatusCode::OK, text)
 }

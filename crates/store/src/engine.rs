@@ -37,7 +37,7 @@ struct Shared {
     revision: u64,
     /// Everything at or below this revision is forgotten.
     oldest: u64,
-    entries: BTreeMap<String, Arc<Entry>>,
+    entries: BTreeMap<Arc<str>, Arc<Entry>>,
     history: VecDeque<Arc<Event>>,
     history_bytes: usize,
     watchers: Vec<Watcher>,
@@ -82,7 +82,7 @@ impl Shared {
                 self.entries.insert(event.key.clone(), entry.clone());
             }
             None => {
-                self.entries.remove(&event.key);
+                self.entries.remove(event.key.as_ref());
             }
         }
         self.revision = event.revision;
@@ -112,7 +112,7 @@ impl LogStore {
         let mut shared = Shared { oldest: state.compacted, ..Shared::default() };
         let mut garbage = VecDeque::new();
         for record in records {
-            let previous = shared.entries.get(&record.key).cloned();
+            let previous = shared.entries.get(record.key.as_ref()).cloned();
             garbage.extend(garbage_of(&record, previous.as_deref()));
             let event = Arc::new(event_of(&record, previous));
             shared.apply(&event);
@@ -234,14 +234,14 @@ impl<L: Log> Writer<L> {
             return;
         }
         let mut revision = lock(&self.shared).revision;
-        let mut overlay: HashMap<String, Option<Arc<Entry>>> = HashMap::new();
+        let mut overlay: HashMap<Arc<str>, Option<Arc<Entry>>> = HashMap::new();
         let (mut records, mut events) = (Vec::new(), Vec::<Arc<Event>>::new());
         let mut replies: Vec<Reply> = Vec::new();
         let mut synced = false;
         for (write, reply) in writes {
-            let current = match overlay.get(&write.key) {
+            let current = match overlay.get(write.key.as_str()) {
                 Some(entry) => entry.clone(),
-                None => lock(&self.shared).entries.get(&write.key).cloned(),
+                None => lock(&self.shared).entries.get(write.key.as_str()).cloned(),
             };
             let holds = match write.expect {
                 Expect::Absent => current.is_none(),
@@ -256,7 +256,7 @@ impl<L: Log> Writer<L> {
             let record = Record {
                 revision,
                 create_revision: current.as_ref().map_or(revision, |e| e.create_revision),
-                key: write.key,
+                key: current.as_ref().map_or_else(|| write.key.into(), |e| e.key.clone()),
                 value: match write.op {
                     Op::Put(value) => Some(value),
                     Op::Delete => None,
@@ -310,18 +310,17 @@ impl<L: Log> Writer<L> {
     fn commit(&mut self, records: Vec<Record>, remove: &[u64]) -> Result<()> {
         let relaxed = self.relaxed.len();
         self.relaxed.extend(records);
-        // Of several relaxed writes of one key only the last needs to be kept.
-        let mut newest: HashMap<&str, u64> = HashMap::new();
-        for record in &self.relaxed[..relaxed] {
-            newest.insert(&record.key, record.revision);
-        }
-        let kept: Vec<Record> = self
-            .relaxed
-            .iter()
-            .enumerate()
-            .filter(|(i, r)| *i >= relaxed || r.value.is_none() || newest.get(r.key.as_str()) == Some(&r.revision))
-            .map(|(_, r)| r.clone())
-            .collect();
+        let kept: Vec<&Record> = if relaxed == 0 {
+            self.relaxed.iter().collect()
+        } else {
+            // Of several relaxed writes of one key only the last needs to be kept.
+            let before = &self.relaxed[..relaxed];
+            let newest: HashMap<&str, u64> = before.iter().map(|r| (r.key.as_ref(), r.revision)).collect();
+            let is_kept = |(i, r): &(usize, &Record)| {
+                *i >= relaxed || r.value.is_none() || newest.get(r.key.as_ref()) == Some(&r.revision)
+            };
+            self.relaxed.iter().enumerate().filter(is_kept).map(|(_, r)| r).collect()
+        };
         match self.log.commit(self.state, &kept, remove) {
             Ok(()) => {
                 self.relaxed.clear();
@@ -403,15 +402,15 @@ impl Store for LogStore {
             return Ok(Range { revision, entries, remaining: now.count() });
         }
         // The past is the present with every later change undone, newest first.
-        let mut past: BTreeMap<&str, &Arc<Entry>> = now.map(|(key, entry)| (key.as_str(), entry)).collect();
+        let mut past: BTreeMap<&str, &Arc<Entry>> = now.map(|(key, entry)| (key.as_ref(), entry)).collect();
         let later: Vec<_> = shared.events_after(revision).collect();
         for event in later.into_iter().rev() {
-            if !event.key.starts_with(prefix) || after.is_some_and(|a| event.key.as_str() <= a) {
+            if !event.key.starts_with(prefix) || after.is_some_and(|a| event.key.as_ref() <= a) {
                 continue;
             }
             match &event.previous {
                 Some(entry) => past.insert(&event.key, entry),
-                None => past.remove(event.key.as_str()),
+                None => past.remove(event.key.as_ref()),
             };
         }
         let total = past.len();
@@ -421,7 +420,8 @@ impl Store for LogStore {
     }
 
     fn count(&self, prefix: &str) -> usize {
-        lock(&self.shared).entries.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix)).count()
+        let from = (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded);
+        lock(&self.shared).entries.range::<str, _>(from).take_while(|(key, _)| key.starts_with(prefix)).count()
     }
 
     async fn write(&self, write: Write) -> Result<Arc<Entry>, StoreError> {
