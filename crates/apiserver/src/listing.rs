@@ -70,8 +70,8 @@ impl http_body::Body for Texts {
 /// A list of stored texts, which are not touched.
 pub fn texts(served: &Served, metadata: &Value, entries: Vec<Arc<Entry>>) -> Response<Body> {
     let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-        served.row.kind,
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+        served.list_kind(),
         served.api_version(),
     );
     let commas = entries.len().saturating_sub(1);
@@ -96,8 +96,8 @@ impl Messages {
     /// # Errors
     /// 406 when lists of this kind have no protobuf form.
     pub fn new(served: &Served) -> Result<Self, ApiError> {
-        let ty = schema::type_named(&format!("{}List", served.row.type_name)).ok_or_else(|| {
-            let text = format!("{}List has no protobuf form", served.row.kind);
+        let ty = schema::type_named(&format!("{}List", served.type_name())).ok_or_else(|| {
+            let text = format!("{} has no protobuf form", served.list_kind());
             ApiError::new(object_model::Reason::NotAcceptable, text)
         })?;
         Ok(Self { ty, pieces: Vec::new(), piece: Vec::new() })
@@ -125,8 +125,7 @@ impl Messages {
         let head = protobuf::encode(self.ty, &list).map_err(|e| ApiError::internal(e.0))?;
         self.pieces.push(Bytes::from(self.piece));
         let raw = head.len() + self.pieces.iter().map(Bytes::len).sum::<usize>();
-        let (before, after) =
-            protobuf::envelope_around(&served.api_version(), &format!("{}List", served.row.kind), raw);
+        let (before, after) = protobuf::envelope_around(&served.api_version(), served.list_kind(), raw);
         let mut pieces = self.pieces;
         pieces.insert(0, [before, head].concat().into());
         pieces.push(after.into());

@@ -5,8 +5,7 @@
 
 use jiff::Timestamp;
 use object_model::{ApiError, FieldError, FieldPath, Reason, meta, time};
-use schema::Type;
-use schema::fields::{self, FieldSet};
+use schema::fields::{self, FieldSet, Place};
 use serde_json::{Value, json};
 
 const APPLY: &str = "Apply";
@@ -140,7 +139,7 @@ fn set_managers(object: &mut Value, mut managers: Vec<Manager>) {
 }
 
 /// Notes a write that was no apply. `object` is the new state, in which the writer may have set the managers itself.
-pub fn track(writer: &Writer<'_>, ty: &'static Type, current: &Value, object: &mut Value) {
+pub fn track(writer: &Writer<'_>, place: Place<'_>, current: &Value, object: &mut Value) {
     let given = object["metadata"]["managedFields"].as_array().filter(|list| !list.is_empty());
     let managers = match given.map(|list| (list.as_slice(), managers_of(object))) {
         // One empty entry says that there shall be none.
@@ -153,7 +152,7 @@ pub fn track(writer: &Writer<'_>, ty: &'static Type, current: &Value, object: &m
         meta::set(object, "managedFields", Value::Null);
         return;
     }
-    let difference = fields::compare(ty, current, object);
+    let difference = fields::compare(place, current, object);
     let (changed, removed) = (writer.own(difference.changed), writer.own(difference.removed));
     let mut kept = Vec::new();
     let mut own = FieldSet::default();
@@ -184,7 +183,7 @@ pub fn track(writer: &Writer<'_>, ty: &'static Type, current: &Value, object: &m
 /// configuration or the object cannot be read.
 pub fn apply(
     writer: &Writer<'_>,
-    ty: &'static Type,
+    place: Place<'_>,
     current: &Value,
     configuration: &Value,
     force: bool,
@@ -194,23 +193,23 @@ pub fn apply(
     if exists && managers.is_empty() {
         let mut before = Writer { name: "before-first-apply", subresource: "", has_status: false, ..*writer }
             .manager(UPDATE, FieldSet::default());
-        before.set = Writer { subresource: "", has_status: false, ..*writer }.own(FieldSet::of(ty, current));
+        before.set = Writer { subresource: "", has_status: false, ..*writer }.own(FieldSet::of(place, current));
         managers.push(before);
     }
     let mut configuration = configuration.clone();
     if let Some(metadata) = configuration.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }
-    let set = writer.own(FieldSet::of(ty, &configuration));
+    let set = writer.own(FieldSet::of(place, &configuration));
     let base = if exists { current.clone() } else { json!({}) };
-    let mut merged = fields::merge_configuration(ty, &base, &configuration);
+    let mut merged = fields::merge_configuration(place, &base, &configuration);
     let last = managers.iter().position(|manager| writer.is(manager, APPLY)).map(|at| managers.remove(at));
     if let Some(last) = &last {
         let mut kept = set.clone();
         managers.iter().for_each(|manager| kept.unite(&manager.set));
-        fields::prune(ty, &mut merged, &last.set, &kept);
+        fields::prune(place, &mut merged, &last.set, &kept);
     }
-    let difference = fields::compare(ty, &base, &merged);
+    let difference = fields::compare(place, &base, &merged);
     let (changed, removed) = (writer.own(difference.changed), writer.own(difference.removed));
     let conflicts: Vec<(String, Vec<String>)> = managers
         .iter()
@@ -275,8 +274,8 @@ pub fn name_of<'a>(asked: &'a str, user_agent: &'a str, apply: bool) -> Result<&
 mod tests {
     use super::*;
 
-    fn ty() -> &'static Type {
-        schema::type_named("apps.v1.Deployment").expect("a type")
+    fn ty() -> Place<'static> {
+        schema::type_named("apps.v1.Deployment").expect("a type").into()
     }
 
     fn writer<'a>(name: &'a str, subresource: &'a str) -> Writer<'a> {

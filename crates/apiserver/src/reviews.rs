@@ -22,12 +22,12 @@ impl ApiServer {
         body: &[u8],
     ) -> Result<Response<Body>, ApiError> {
         let mut review = cx.decode(served.ty, body)?;
-        served.row.default(&mut review);
-        let errors = served.row.validate(&review);
+        served.default(&mut review);
+        let errors = served.validate(&review);
         if !errors.is_empty() {
-            return Err(ApiError::invalid(served.row.group, served.row.kind, meta::name(&review), &errors));
+            return Err(ApiError::invalid(served.group(), served.kind(), meta::name(&review), &errors));
         }
-        review["status"] = match served.row.kind {
+        review["status"] = match served.kind() {
             "SelfSubjectReview" => {
                 meta::set(&mut review, "creationTimestamp", time::seconds(clock::now()));
                 json!({"userInfo": cx.user.to_value()})
@@ -54,7 +54,7 @@ impl ApiServer {
             "TokenReview" => self.token_status(&review["spec"]),
             other => return Err(ApiError::internal(format!("no answer to a {other}"))),
         };
-        respond::object(&cx.accept, Some(served), served.row.type_name, StatusCode::CREATED, &review, Include::None)
+        respond::object(&cx.accept, Some(served), served.type_name(), StatusCode::CREATED, &review, Include::None)
     }
 
     /// What a user may, as the status of an access review.

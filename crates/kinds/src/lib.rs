@@ -3,6 +3,7 @@
 //! A kind is one row and its hooks; what the row does not say is the same for all. Routes, discovery, OpenAPI, storage
 //! keys, table output and generations are derived from the row by whoever needs them. Hooks are pure: time is handed in.
 
+pub mod apiextensions;
 mod apps;
 mod authentication;
 mod authorization;
@@ -44,6 +45,7 @@ pub static RESOURCES: &[&Resource] = &[
     &core::secret::RESOURCE,
     &core::service::RESOURCE,
     &core::service_account::RESOURCE,
+    &apiextensions::custom_resource_definition::RESOURCE,
     &apps::controller_revision::RESOURCE,
     &apps::daemon_set::RESOURCE,
     &apps::deployment::RESOURCE,
@@ -211,7 +213,7 @@ impl Resource {
 
     /// Everything wrong with a new object.
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = if self.is_stored() { meta::validate(self, object) } else { Vec::new() };
+        let mut errors = if self.is_stored() { meta::validate(self.hooks, self.scope, object) } else { Vec::new() };
         errors.extend(self.hooks.validate(object));
         errors
     }
@@ -266,7 +268,7 @@ pub struct DefaultClass {
 /// The order of a write: [`Resource::default`] → admission → `prepare_…` → [`Resource::validate`] and, for a change,
 /// [`meta::carry_over`] before and [`Resource::validate_update`] after it. Placing a pod on a node (`binding`) is the one
 /// change of a spec that does not go through `validate_update`: a pod's `nodeName` cannot be changed otherwise.
-pub trait Kind: Sync {
+pub trait Kind: Send + Sync {
     /// Sets defaults beyond those of the schema table. Must be idempotent.
     fn default(&self, _object: &mut Value) {}
 
@@ -341,6 +343,16 @@ pub trait Kind: Sync {
         false
     }
 
+    /// Whether a finalizer may be any qualified name; those of most built-in kinds have a domain and a path.
+    fn any_finalizer(&self) -> bool {
+        false
+    }
+
+    /// Whether the objects define resources, which are served as the built-in ones are.
+    fn defines_resources(&self) -> bool {
+        false
+    }
+
     /// Seconds after which an object that nobody touches is removed.
     fn time_to_live(&self) -> Option<u32> {
         None
@@ -392,7 +404,8 @@ fn keep_all_but_status(new: &mut Value, old: &Value) {
     *new = result;
 }
 
-fn copy_field(to: &mut Value, from: &Value, field: &str) {
+/// Takes one field from another object, or takes it out where that has none.
+pub fn copy_field(to: &mut Value, from: &Value, field: &str) {
     let Some(object) = to.as_object_mut() else { return };
     match from.get(field) {
         Some(value) => {

@@ -227,14 +227,21 @@ fn a_scale_shows_and_sets_the_replicas() {
     let mut object = created(row);
     object["metadata"]["resourceVersion"] = "5".into();
     object["status"]["replicas"] = 3.into();
-    let mut shown = scale::of(row, &object).expect("has a scale");
+    let paths = scale::Paths::built_in();
+    let mut shown = scale::of(&paths, &object);
     assert_eq!(shown["status"], json!({"replicas": 3, "selector": "app=example"}));
     assert_eq!(shown["spec"], json!({"replicas": 1}));
     assert_eq!(shown["metadata"]["resourceVersion"], "5");
     shown["spec"]["replicas"] = 4.into();
-    scale::set(row, &mut object, &shown).expect("is set");
+    scale::set(&paths, &mut object, &shown).expect("is set");
     assert_eq!(object["spec"]["replicas"], 4);
     shown["metadata"]["resourceVersion"] = "4".into();
-    assert_eq!(scale::set(row, &mut object, &shown).map_err(|e| e.reason), Err(object_model::Reason::Conflict));
-    assert!(scale::of(resource("", "v1", "pods").expect("in the table"), &object).is_none());
+    assert_eq!(scale::set(&paths, &mut object, &shown), Err(None));
+    let custom =
+        scale::Paths { spec: "spec.size".into(), status: "status.size".into(), selector: Some("status.by".into()) };
+    let mut object = json!({"spec": {"size": 2}, "status": {"size": 1, "by": "a=b"}});
+    let shown = scale::of(&custom, &object);
+    assert_eq!((&shown["spec"]["replicas"], &shown["status"]), (&json!(2), &json!({"replicas": 1, "selector": "a=b"})));
+    scale::set(&custom, &mut object, &json!({"spec": {"replicas": 7}})).expect("is set");
+    assert_eq!(object["spec"]["size"], 7);
 }

@@ -4,6 +4,7 @@
 //! before it leave, commits them in one step, and only then shows them to readers and watchers.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -100,6 +101,20 @@ impl Shared {
 
 fn weight(event: &Event) -> usize {
     event.previous.as_ref().map_or(0, |e| e.value.len()) + 128
+}
+
+/// The first text after all that start with `prefix`; `None` if there is none. A range that ends there need not look at
+/// each of its keys.
+fn after_all(prefix: &str) -> Option<String> {
+    let mut text = prefix.to_owned();
+    loop {
+        let last = text.pop()?;
+        // The next character, which is the range's own successor: not every number is a character.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            text.push(next);
+            return Some(text);
+        }
+    }
 }
 
 impl LogStore {
@@ -387,14 +402,14 @@ impl Store for LogStore {
         if revision < shared.oldest {
             return Err(StoreError::Compacted { asked: revision, oldest: shared.oldest });
         }
-        let start = match after {
-            Some(key) => std::ops::Bound::Excluded(key),
-            None => std::ops::Bound::Included(prefix),
-        };
-        let now = shared
-            .entries
-            .range::<str, _>((start, std::ops::Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(prefix));
+        let start = after.filter(|key| *key >= prefix).map_or(Bound::Included(prefix), Bound::Excluded);
+        let end = after_all(prefix);
+        if let (Some(after), Some(end)) = (after, &end)
+            && after >= end.as_str()
+        {
+            return Ok(Range { revision, entries: Vec::new(), remaining: 0 });
+        }
+        let now = shared.entries.range::<str, _>((start, end.as_deref().map_or(Bound::Unbounded, Bound::Excluded)));
         let limit = if limit == 0 { usize::MAX } else { limit };
         if revision == shared.revision {
             let mut now = now;
@@ -420,8 +435,9 @@ impl Store for LogStore {
     }
 
     fn count(&self, prefix: &str) -> usize {
-        let from = (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded);
-        lock(&self.shared).entries.range::<str, _>(from).take_while(|(key, _)| key.starts_with(prefix)).count()
+        let end = after_all(prefix);
+        let range = (Bound::Included(prefix), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
+        lock(&self.shared).entries.range::<str, _>(range).count()
     }
 
     async fn write(&self, write: Write) -> Result<Arc<Entry>, StoreError> {
@@ -460,5 +476,18 @@ impl Store for LogStore {
         {
             tracing::error!("the store's writer thread panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_range_is_after_all_that_start_alike() {
+        assert_eq!(after_all("pods/a/").as_deref(), Some("pods/a0"));
+        assert_eq!(after_all("a\u{d7ff}").as_deref(), Some("a\u{e000}"));
+        assert_eq!(after_all("a\u{10ffff}").as_deref(), Some("b"));
+        assert_eq!(after_all(""), None);
     }
 }

@@ -32,10 +32,10 @@ pub async fn admit_create(
     namespace: &str,
     object: &mut Value,
 ) -> Result<(), ApiError> {
-    if served.row.hooks.is_policy() {
+    if served.hooks().is_policy() {
         escalation::judge(server, user, served, namespace, object, None)?;
     }
-    if let Some(class) = served.row.hooks.default_class(object) {
+    if let Some(class) = served.hooks().default_class(object) {
         default_class::admit(server, &class, object)?;
     }
     if !served.namespaced() {
@@ -48,13 +48,13 @@ pub async fn admit_create(
     let holder = stored::decode(&namespaces, &entry)?;
     if meta::deletion_timestamp(&holder).is_some() {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-        return Err(ApiError::forbidden(served.row.group, served.row.plural, meta::name(object), why)
+        return Err(ApiError::forbidden(served.group(), served.plural(), meta::name(object), why)
             .cause("NamespaceTerminating", &format!("namespace {namespace} is being terminated")));
     }
     if served.is_core("Pod") {
         classes(object)?;
         service_account::admit(server, namespace, object).await?;
-        served.row.default(object);
+        served.default(object);
     }
     Ok(())
 }
@@ -86,7 +86,7 @@ pub fn admit_update(
     new: &Value,
     old: &Value,
 ) -> Result<(), ApiError> {
-    if served.row.hooks.is_policy() {
+    if served.hooks().is_policy() {
         escalation::judge(server, user, served, namespace, new, Some(old))?;
     }
     if served.is_core("PersistentVolumeClaim") {
