@@ -230,7 +230,9 @@ impl ApiServer {
 fn mark(served: &Served, current: &Value, options: &Options) -> Option<Value> {
     let grace = if served.graceful { served.hooks().grace_period(current, options.grace) } else { 0 };
     let mut object = current.clone();
-    if let Some(policy) = options.propagation.as_deref() {
+    let begins = meta::deletion_timestamp(current).is_none();
+    let own = (begins && served.hooks().orphans_dependents()).then_some("Orphan");
+    if let Some(policy) = options.propagation.as_deref().or(own) {
         // The last word on the dependents holds, also where the deletion has begun.
         meta::remove_finalizer(&mut object, "orphan");
         meta::remove_finalizer(&mut object, "foregroundDeletion");

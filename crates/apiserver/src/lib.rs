@@ -275,7 +275,7 @@ impl ApiServer {
         let work = async {
             let body = read_body(request.into_body()).await?;
             if !served.is_stored() {
-                return self.answer_review(cx, r, &served, &body);
+                return self.answer_unstored(cx, r, &served, body).await;
             }
             match (r.subresource.as_str(), r.verb) {
                 ("token", _) => self.issue_token(cx, r, &served, &body),

@@ -210,7 +210,7 @@ impl Served {
             graceful: row.graceful,
             selectable_fields: owned(row.selectable_fields),
             columns: columns.collect(),
-            deprecation: None,
+            deprecation: row.hooks.deprecation().map(str::to_owned),
             converts: first.is_some_and(|first| !std::ptr::eq(*first, row)),
             hooks: Hooks::Row(row),
         }))
@@ -322,13 +322,13 @@ impl ServedResource {
         }
     }
 
-    /// Everything wrong with a new status of an existing object.
-    pub fn validate_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+    /// Everything wrong with a change through a subresource.
+    pub fn validate_through(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = match &self.hooks {
             Hooks::Row(_) => self.validate(new),
             Hooks::Custom(_) => Vec::new(),
         };
-        errors.extend(self.hooks().validate_status_update(new, old));
+        errors.extend(self.hooks().validate_subresource_update(subresource, new, old));
         errors
     }
 
@@ -352,9 +352,14 @@ impl ServedResource {
         matches!(self.scope, Scope::Namespaced)
     }
 
+    /// Whether this is the kind `kind` of a group: for the few places that may name a kind.
+    pub fn is(&self, group: &str, kind: &str) -> bool {
+        self.group == group && self.kind == kind
+    }
+
     /// Whether this is the kind `kind` of the core group: for the few places that may name a kind.
     pub fn is_core(&self, kind: &str) -> bool {
-        self.group.is_empty() && self.kind == kind
+        self.is("", kind)
     }
 
     /// The subresource of this name.

@@ -83,6 +83,7 @@ impl ApiServer {
             }
             // With its name: there are kinds that write it elsewhere, too.
             served.hooks().prepare_create(&mut object);
+            served.hooks().stamp(&mut object, &Value::Null, kinds::Now(clock::now()));
             if served.has_generation {
                 meta::set(&mut object, "generation", 1);
             }
@@ -350,7 +351,8 @@ impl ApiServer {
                 let writer = writer(served, through, &manager, &api_version);
                 managers::track(&writer, served.place(), &current, &mut object);
             }
-            admission::admit_update(self, &cx.user, served, &request.namespace, &object, &current)?;
+            let place = (request.namespace.as_str(), request.subresource.as_str());
+            admission::admit_update(self, &cx.user, served, place, &object, &current)?;
             if stored::same(&object, &current) || cx.dry_run()? {
                 return Ok(object);
             }
@@ -400,11 +402,12 @@ impl ApiServer {
             "" => hooks.prepare_update(&mut wanted, current),
             name => hooks.prepare_subresource_update(name, &mut wanted, current),
         }
+        hooks.stamp(&mut wanted, current, kinds::Now(clock::now()));
         if request.subresource.is_empty() {
             self.settle(served, &mut wanted)?;
         }
         served.normalise(&mut wanted);
-        if served.has_generation && request.subresource.is_empty() && hooks.spec_changed(&wanted, current) {
+        if served.has_generation && hooks.spec_changed(&wanted, current) {
             meta::set(&mut wanted, "generation", meta::generation(current) + 1);
         }
         let name = &request.name;
@@ -427,8 +430,7 @@ impl ApiServer {
         }
         let errors = match request.subresource.as_str() {
             "" => served.validate_change(&wanted, current),
-            "status" => served.validate_status(&wanted, current),
-            _ => served.validate(&wanted),
+            name => served.validate_through(name, &wanted, current),
         };
         judge(served, name, &errors)?;
         Ok(wanted)

@@ -7,8 +7,10 @@ use auth::{Rule, bootstrap};
 use client::{Api, Client, ListParams, Patch, Resource};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use kinds::volumes;
-use object_model::{Reason, meta};
+use object_model::{Reason, meta, time};
 use serde_json::{Value, json};
+
+use crate::flow_control;
 
 /// The namespaces of a fresh cluster. `docker` is where the containers of the Docker API will be seen.
 const NAMESPACES: [&str; 5] = ["default", "kube-system", "kube-public", "kube-node-lease", "docker"];
@@ -27,7 +29,7 @@ const fn rbac(plural: &'static str) -> Resource {
 ///
 /// # Errors
 /// When one cannot be made.
-pub async fn ensure(client: &Client) -> Result<()> {
+pub async fn ensure(client: &Client, service_range: &str) -> Result<()> {
     let namespaces = client.api(Resource { group: "", version: "v1", plural: "namespaces" });
     let wanted = NAMESPACES.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     ensure_all(&namespaces, wanted.to_vec(), |_, _| None).await.context("make the first namespaces")?;
@@ -37,6 +39,14 @@ pub async fn ensure(client: &Client) -> Result<()> {
         .context("make the first class of Ingresses")?;
     let classes = client.api(Resource { group: "storage.k8s.io", version: "v1", plural: "storageclasses" });
     ensure_all(&classes, vec![storage_class()], |_, _| None).await.context("make the first storage class")?;
+    let classes = client.api(Resource { group: "scheduling.k8s.io", version: "v1", plural: "priorityclasses" });
+    ensure_all(&classes, priority_classes(), |_, _| None).await.context("make the first priority classes")?;
+    let levels = client.api(flow_control("prioritylevelconfigurations"));
+    ensure_all(&levels, flow_control::levels(), changed_spec).await.context("make the first priority levels")?;
+    let schemas = client.api(flow_control("flowschemas"));
+    ensure_all(&schemas, flow_control::schemas(), changed_spec).await.context("make the first flow schemas")?;
+    let ranges = client.api(Resource { group: "networking.k8s.io", version: "v1", plural: "servicecidrs" });
+    ensure_service_range(&ranges, service_range).await.context("make the range of Services")?;
     let policy = bootstrap::objects()
         .into_iter()
         .chain(controllers::rules().into_iter().flat_map(|(name, rules)| bootstrap::of_controller(name, rules)));
@@ -48,6 +58,49 @@ pub async fn ensure(client: &Client) -> Result<()> {
     );
     made_roles.context("make the first roles")?;
     made_bindings.context("make the first bindings")
+}
+
+const fn flow_control(plural: &'static str) -> Resource {
+    Resource { group: "flowcontrol.apiserver.k8s.io", version: "v1", plural }
+}
+
+/// The classes of what a cluster and a node cannot be without.
+fn priority_classes() -> Vec<Value> {
+    let class = |name: &str, value: i64, what: &str| {
+        json!({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value,
+            "description": format!("For pods that {what} cannot be without."),
+        })
+    };
+    vec![
+        class("system-cluster-critical", 2_000_000_000, "the cluster"),
+        class("system-node-critical", 2_000_001_000, "their node"),
+    ]
+}
+
+/// Makes the range of the cluster's Services known, and that addresses are given out of it.
+async fn ensure_service_range(ranges: &Api, range: &str) -> Result<()> {
+    const NAME: &str = "kubernetes";
+    let wanted = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": NAME}, "spec": {"cidrs": [range]},
+    });
+    ensure_all(ranges, vec![wanted], |_, _| None).await?;
+    let there = ranges.get(None, NAME).await.context("read it")?;
+    if there["status"]["conditions"].as_array().is_some_and(|conditions| !conditions.is_empty()) {
+        return Ok(());
+    }
+    let ready = json!({
+        "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
+        "lastTransitionTime": time::seconds(client::clock::now()),
+    });
+    let patch = json!({"status": {"conditions": [ready]}});
+    ranges.patch(None, NAME, "status", Patch::Merge, &patch).await.map(drop).context("say that it is ready")
+}
+
+/// The patch that gives an object its spec back, unless somebody has chosen another one.
+fn changed_spec(old: &Value, wanted: &Value) -> Option<Value> {
+    let kept = meta::annotations(old).get(flow_control::KEPT) == Some(&"true");
+    (kept && old["spec"] != wanted["spec"]).then(|| json!({"spec": wanted["spec"]}))
 }
 
 /// The class of claims that name none: volumes of their full size and no more, on the disk of the node.
