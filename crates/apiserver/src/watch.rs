@@ -15,6 +15,7 @@ use store::{Entry, Event, Store, StoreError, Watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::context::Context;
+use crate::metrics::OpenWatch;
 use crate::read::{Selection, parse_revision};
 use crate::request::{Format, ResourceRequest, View};
 use crate::served::Served;
@@ -50,6 +51,8 @@ struct Watching {
     /// Frames that are not sent yet.
     pending: Vec<u8>,
     over: bool,
+    /// Counts it for as long as it goes on.
+    _open: Option<OpenWatch>,
 }
 
 impl ApiServer {
@@ -109,6 +112,7 @@ impl ApiServer {
             Err(error) => return Err(store_failed(&error)),
         };
         let mut watching = Watching {
+            _open: self.open_watch(served),
             served: served.clone(),
             selection,
             format,
