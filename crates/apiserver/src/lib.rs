@@ -9,6 +9,7 @@ mod authorize;
 mod catalogue;
 mod claims;
 mod context;
+mod convert;
 mod custom;
 mod definitions;
 mod delete;
@@ -21,6 +22,7 @@ mod listing;
 mod managers;
 mod metrics;
 mod openapi;
+mod outbound;
 mod read;
 mod request;
 mod respond;
@@ -304,7 +306,7 @@ impl ApiServer {
                     self.delete(cx, r, &served, body).await
                 }
                 ("", "deletecollection") => self.delete_collection(cx, r, &served, body).await,
-                (_, "get") => self.get(cx, r, &served),
+                (_, "get") => self.get(cx, r, &served).await,
                 (_, "update") => self.update(cx, r, &served, body).await,
                 (_, "patch") => self.patch(cx, r, &served, body).await,
                 _ => Err(ApiError::method_not_allowed()),
