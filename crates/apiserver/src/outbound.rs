@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
-use client::Body;
-use http::{Request, StatusCode, Uri, header};
+use client::{Body, BodyError, BoxError};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use object_model::meta;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -62,6 +64,46 @@ impl ApiServer {
         Ok(sender)
     }
 
+    /// Sends a request on and hands the answer back; an upgraded connection is copied both ways. Of the request's headers
+    /// those go along that `kept` names, and `headers` are added.
+    pub(crate) async fn relay(
+        &self,
+        peer: &Peer,
+        path: Uri,
+        mut incoming: Request<Body>,
+        headers: HeaderMap,
+        kept: impl Fn(&HeaderName) -> bool,
+    ) -> Result<Response<Body>, BoxError> {
+        let mut sender = self.dial(peer).await?;
+        let upgrade = incoming.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut incoming));
+        let (parts, body) = incoming.into_parts();
+        let mut outgoing = Request::builder().method(parts.method).uri(path).body(body)?;
+        for (name, value) in parts.headers.iter().filter(|(name, _)| kept(name)) {
+            outgoing.headers_mut().append(name, value.clone());
+        }
+        outgoing.headers_mut().extend(headers);
+        let mut response = sender.send_request(outgoing).await?;
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) = (response.status(), upgrade) {
+            let backend = hyper::upgrade::on(&mut response);
+            let cancel = self.shutdown.clone();
+            self.tasks.spawn(async move {
+                let copy = async {
+                    let (client, backend) = tokio::try_join!(upgrade, backend)?;
+                    tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(backend)).await?;
+                    Ok::<_, BoxError>(())
+                };
+                tokio::select! {
+                    () = cancel.cancelled() => {}
+                    outcome = copy => if let Err(error) = outcome {
+                        tracing::debug!("stream that was passed on: {error}");
+                    }
+                }
+            });
+        }
+        let (parts, body) = response.into_parts();
+        Ok(Response::from_parts(parts, body.map_err(BodyError::new).boxed_unsync()))
+    }
+
     /// Asks a webhook (`clientConfig`): posts a document and reads the one that is answered.
     ///
     /// # Errors
@@ -93,7 +135,7 @@ impl ApiServer {
     fn webhook(&self, config: &Value) -> Result<(Peer, String)> {
         let bundle = config["caBundle"].as_str().unwrap_or_default();
         let bundle = base64::engine::general_purpose::STANDARD.decode(bundle).context("read caBundle")?;
-        let tls = trusting(&bundle)?;
+        let tls = trust(&bundle, false, None)?;
         if let Some(url) = config["url"].as_str() {
             let uri: Uri = url.parse().with_context(|| format!("read URL {url}"))?;
             let host = uri.host().context("the URL has no host")?.trim_matches(['[', ']']).to_owned();
@@ -148,21 +190,86 @@ impl ApiServer {
     }
 }
 
-/// Trust in a bundle of authorities in PEM; in those of the host where the bundle is empty.
+/// Who the server says it is.
+pub(crate) struct Identity {
+    /// The certificate.
+    pub certificate: CertificateDer<'static>,
+    /// Its key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// Trust in a bundle of authorities in PEM; in those of the host where the bundle is empty; in anybody where `blind`.
 ///
 /// # Errors
-/// When a certificate cannot be read.
-pub(crate) fn trusting(bundle: &[u8]) -> Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    let of_host = HOST_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
-    let text = if bundle.is_empty() { &of_host } else { bundle };
-    for certificate in CertificateDer::pem_slice_iter(text) {
-        let certificate = certificate.map_err(|error| anyhow::anyhow!("read an authority's certificate: {error}"))?;
-        // What this host trusts may hold certificates that cannot be authorities; a bundle that is given may not.
-        let added = roots.add(certificate);
-        if !bundle.is_empty() {
-            added.context("trust an authority")?;
+/// When a certificate or key cannot be used.
+pub(crate) fn trust(bundle: &[u8], blind: bool, identity: Option<Identity>) -> Result<Arc<ClientConfig>> {
+    let builder = if blind {
+        ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Anybody::new()?))
+    } else {
+        let mut roots = RootCertStore::empty();
+        let of_host = HOST_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
+        let text = if bundle.is_empty() { &of_host } else { bundle };
+        for certificate in CertificateDer::pem_slice_iter(text) {
+            let certificate =
+                certificate.map_err(|error| anyhow::anyhow!("read an authority's certificate: {error}"))?;
+            // What this host trusts may hold certificates that cannot be authorities; a bundle that is given may not.
+            let added = roots.add(certificate);
+            if !bundle.is_empty() {
+                added.context("trust an authority")?;
+            }
         }
+        ClientConfig::builder().with_root_certificates(roots)
+    };
+    let config = match identity {
+        Some(identity) => builder
+            .with_client_auth_cert(vec![identity.certificate], identity.key)
+            .context("use the certificate of the front proxy")?,
+        None => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}
+
+/// Takes any certificate, for who asks for that (`insecureSkipTLSVerify`); the handshake must still be by its key.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl Anybody {
+    fn new() -> Result<Self> {
+        CryptoProvider::get_default().cloned().map(Self).context("find the provider of cryptography")
     }
-    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
