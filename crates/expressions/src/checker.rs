@@ -102,15 +102,20 @@ impl Checker<'_> {
         ty
     }
 
-    /// A dotted name of a type, like `net.IP`, becomes one name.
+    /// A dotted name of a variable or a type, like `net.IP`, becomes one name.
     fn name_types(&self, expr: &mut Expr) {
         if let Kind::Select { test: false, .. } = &expr.kind
             && let Some(name) = expr.qualified_name()
-            && Type::named(&name).is_some()
-            && name.split('.').next().is_some_and(|first| self.known(first).is_none())
+            && let Some(first) = name.split('.').next()
+            && (self.environment.variable(&name).is_some() && !self.is_local(first)
+                || Type::named(&name).is_some() && self.known(first).is_none())
         {
             expr.kind = Kind::Ident(name.into());
         }
+    }
+
+    fn is_local(&self, name: &str) -> bool {
+        self.scopes.iter().any(|(scoped, _)| &**scoped == name)
     }
 
     fn known(&self, name: &str) -> Option<Type> {
@@ -287,7 +292,7 @@ impl Checker<'_> {
     }
 
     fn message(&mut self, id: usize, name: &str, entries: &mut [Entry]) -> Type {
-        let Some(object) = self.environment.message(name).cloned() else {
+        let Some(object) = self.environment.message(name) else {
             for entry in entries {
                 self.check(&mut entry.value);
             }

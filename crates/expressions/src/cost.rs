@@ -16,6 +16,9 @@ pub(crate) const MAP: u64 = 30;
 /// Making a message.
 pub(crate) const MESSAGE: u64 = 40;
 
+/// Asking an authoriser.
+pub(crate) const AUTHORIZATION: u64 = 350_000;
+
 /// The least and the most that something costs, or the least and the greatest size of something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CostEstimate {
@@ -61,8 +64,19 @@ pub(crate) fn of_call(function: &str, args: &[Value<'_>], answer: &Result<Value<
     let is_text = |n: usize| matches!(args.get(n), Some(Value::String(_)));
     match function {
         "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" => args.first().map_or(0, traversal),
-        "url" | "lowerAscii" | "upperAscii" | "substring" | "trim" | "cidr" | "isIP" | "isCIDR" | "quantity"
-        | "isQuantity" | "semver" | "isSemver" => scale(size(0), TEXT),
+        "url"
+        | "jsonpatch.escapeKey"
+        | "lowerAscii"
+        | "upperAscii"
+        | "substring"
+        | "trim"
+        | "cidr"
+        | "isIP"
+        | "isCIDR"
+        | "quantity"
+        | "isQuantity"
+        | "semver"
+        | "isSemver" => scale(size(0), TEXT),
         "replace" | "split" => scale(size(0), 2.0 * TEXT),
         "join" => scale(answer.as_ref().map_or(1, Value::size), 2.0 * TEXT),
         "matches" | "find" | "findAll" => scale(size(0) + 1, TEXT).saturating_mul(scale(size(1), PATTERN)),
@@ -96,6 +110,9 @@ pub(crate) fn of_call(function: &str, args: &[Value<'_>], answer: &Result<Value<
         }
         "_+_" if matches!(args.first(), Some(Value::String(_) | Value::Bytes(_))) => scale(size(0) + size(1), TEXT),
         "contains" => scale(size(0), TEXT).saturating_mul(scale(size(1), TEXT)),
+        // So dear that two of them are all that one evaluation may ask.
+        "check" => AUTHORIZATION,
+        "fieldSelector" | "labelSelector" => of_selector(CostEstimate::fixed(size(1))).max,
         // Those of whole lists that upstream charges by their length.
         "sets.contains" | "sets.intersects" => size(0).saturating_mul(size(1)) + 1,
         "sets.equivalent" => size(0).saturating_mul(size(1)).saturating_mul(2) + 1,
@@ -105,6 +122,12 @@ pub(crate) fn of_call(function: &str, args: &[Value<'_>], answer: &Result<Value<
         "format" => scale(size(0), TEXT),
         _ => 1,
     }
+}
+
+/// What reading a selector costs: its text, and a list and a record for every two characters at worst.
+pub(crate) fn of_selector(size: CostEstimate) -> CostEstimate {
+    let requirements = size.scaled(0.5).scaled((LIST + MESSAGE) as f64);
+    CostEstimate::fixed(LIST).plus(size.scaled(TEXT)).plus(requirements)
 }
 
 /// What walking over everything in a value costs.

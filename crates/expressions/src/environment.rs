@@ -11,6 +11,7 @@ use crate::types::{ObjectType, Type};
 pub struct Environment {
     variables: BTreeMap<String, Declaration>,
     messages: BTreeMap<String, Arc<ObjectType>>,
+    open_messages: Vec<String>,
 }
 
 impl Environment {
@@ -39,11 +40,30 @@ impl Environment {
         self
     }
 
+    /// With types of any fields, of which expressions may make values: one of this name, and those whose names begin with
+    /// it and a dot.
+    #[must_use]
+    pub fn with_open_messages(mut self, name: &str) -> Self {
+        self.open_messages.push(name.to_owned());
+        self
+    }
+
+    /// Whether a word may not be the name of a variable.
+    pub fn is_reserved(name: &str) -> bool {
+        crate::parser::RESERVED.contains(&name)
+    }
+
     pub(crate) fn variable(&self, name: &str) -> Option<&Declaration> {
         self.variables.get(name)
     }
 
-    pub(crate) fn message(&self, name: &str) -> Option<&Arc<ObjectType>> {
-        self.messages.get(name)
+    pub(crate) fn message(&self, name: &str) -> Option<Arc<ObjectType>> {
+        let below = |open: &String| {
+            name.strip_prefix(open.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        if self.open_messages.iter().any(below) {
+            return Some(Arc::new(ObjectType { name: name.to_owned(), fields: None }));
+        }
+        self.messages.get(name).cloned()
     }
 }

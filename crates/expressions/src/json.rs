@@ -117,7 +117,7 @@ pub(crate) fn of(value: &Value<'_>) -> Result<Json, EvalError> {
         Value::Cidr(cidr) => Json::from(cidr.to_string()),
         Value::Url(url) => Json::from(url.text()),
         Value::Semver(version) => Json::from(version.to_string()),
-        Value::Type(_) | Value::Format(_) => return Err(unable()),
+        Value::Type(_) | Value::Format(_) | Value::Access(_) | Value::Decision(_) => return Err(unable()),
     })
 }
 

@@ -66,6 +66,16 @@ impl Type {
     pub const SEMVER: Self = Self::Opaque("kubernetes.Semver");
     /// A named format of texts.
     pub const FORMAT: Self = Self::Opaque("kubernetes.NamedFormat");
+    /// Whom to ask what somebody may do.
+    pub const AUTHORIZER: Self = Self::Opaque("kubernetes.authorization.Authorizer");
+    /// A question about a path.
+    pub const PATH_CHECK: Self = Self::Opaque("kubernetes.authorization.PathCheck");
+    /// A question about an API group.
+    pub const GROUP_CHECK: Self = Self::Opaque("kubernetes.authorization.GroupCheck");
+    /// A question about a resource.
+    pub const RESOURCE_CHECK: Self = Self::Opaque("kubernetes.authorization.ResourceCheck");
+    /// The answer to a question.
+    pub const DECISION: Self = Self::Opaque("kubernetes.authorization.Decision");
 
     /// A list of `element`.
     pub fn list(element: Self) -> Self {

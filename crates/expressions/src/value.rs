@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::declaration::{Declaration, Field, ListKind, Shape};
 use crate::error::EvalError;
+use crate::functions::authorization::{Access, Decision, Stage};
 use crate::functions::formats::Format;
 use crate::functions::network::Cidr;
 use crate::functions::quantity::Quantity;
@@ -57,6 +58,10 @@ pub enum Value<'a> {
     Semver(Arc<semver::Version>),
     /// A named format.
     Format(&'static Format),
+    /// A question to an authoriser, as far as it has been asked.
+    Access(Access),
+    /// What an authoriser said.
+    Decision(Arc<Decision>),
 }
 
 impl PartialEq for Value<'_> {
@@ -221,6 +226,13 @@ impl<'a> Value<'a> {
             Self::Cidr(_) => Type::CIDR,
             Self::Semver(_) => Type::SEMVER,
             Self::Format(_) => Type::FORMAT,
+            Self::Access(access) => match access.stage {
+                Stage::Nothing => Type::AUTHORIZER,
+                Stage::Path => Type::PATH_CHECK,
+                Stage::Group => Type::GROUP_CHECK,
+                Stage::Resource => Type::RESOURCE_CHECK,
+            },
+            Self::Decision(_) => Type::DECISION,
         }
     }
 
@@ -276,6 +288,7 @@ impl<'a> Value<'a> {
             // What follows the plus says how a version was built, not which it is.
             (Self::Semver(a), Value::Semver(b)) => a.cmp_precedence(b) == Ordering::Equal,
             (Self::Format(a), Value::Format(b)) => a.name == b.name,
+            (Self::Decision(a), Value::Decision(b)) => a == b,
             (Self::Int(a), Value::Int(b)) => a == b,
             _ => self.compare_numbers(other) == Some(Ordering::Equal),
         }

@@ -366,3 +366,43 @@ fn messages_are_made_of_declared_types() {
     assert!(error("JSONPatch{op: 1}").contains("expected type of field 'op' is 'string' but provided type is 'int'"));
     assert!(error("Other{op: 1}").contains("undeclared reference to 'Other'"));
 }
+
+/// Allows reading everything but one secret, and fails on paths.
+#[derive(Debug)]
+struct Reader;
+
+impl expressions::Authorize for Reader {
+    fn decide(&self, question: &expressions::Question) -> expressions::Decision {
+        let allowed = question.verb == "get" && question.name != "hidden";
+        let error = if question.path.is_empty() { String::new() } else { "no paths".to_owned() };
+        expressions::Decision { allowed, reason: format!("{}/{}", question.group, question.resource), error }
+    }
+}
+
+#[test]
+fn an_authoriser_is_asked_what_has_been_said() {
+    let environment = Environment::new()
+        .with_type("authorizer", Type::AUTHORIZER)
+        .with_type("authorizer.requestResource", Type::RESOURCE_CHECK);
+    let access = expressions::Access::new(std::sync::Arc::new(Reader));
+    let question = expressions::Question { resource: "pods".to_owned(), ..Default::default() };
+    let request = expressions::Access::of_resource(std::sync::Arc::new(Reader), question);
+    for text in [
+        "authorizer.group('apps').resource('deployments').namespace('x').check('get').allowed()",
+        "!authorizer.group('').resource('secrets').name('hidden').check('get').allowed()",
+        "authorizer.group('apps').resource('deployments').check('get').reason() == 'apps/deployments'",
+        "authorizer.path('/healthz').check('get').errored()",
+        "!authorizer.serviceAccount('ns', 'sa').group('').resource('pods').fieldSelector('a=b').check('list').allowed()",
+        "authorizer.requestResource.check('get').allowed()",
+    ] {
+        let program = Program::compile(text, &environment).unwrap_or_else(|error| panic!("{error}"));
+        let variables = [
+            ("authorizer", Value::Access(access.clone())),
+            ("authorizer.requestResource", Value::Access(request.clone())),
+        ];
+        let mut budget = 400_000;
+        assert_eq!(program.evaluate(&variables, &mut budget), Ok(Value::Bool(true)), "{text}");
+        assert!(budget < 50_000, "asking is dear");
+    }
+    assert!(Program::compile("authorizer.check('get')", &environment).is_err());
+}

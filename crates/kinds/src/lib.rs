@@ -19,6 +19,7 @@ mod networking;
 mod pod_template;
 mod policy;
 mod rbac;
+pub mod rules;
 pub mod scale;
 mod storage;
 pub mod typed;

@@ -1,4 +1,4 @@
-//! Base64.
+//! Base64, and the keys of JSON patches.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -9,6 +9,11 @@ use crate::value::Value;
 
 pub(crate) const FUNCTIONS: &[Function] = &[
     Function { name: "base64.decode", run: decode, overloads: &[("base64_decode_string", "(string) -> bytes")] },
+    Function {
+        name: "jsonpatch.escapeKey",
+        run: |args| Ok(Value::from(only_text(args)?.replace('~', "~0").replace('/', "~1"))),
+        overloads: &[("string_jsonpatch_escapeKey_string", "(string) -> string")],
+    },
     Function {
         name: "base64.encode",
         run: |args| match args {

@@ -3,6 +3,7 @@
 //! A signature is written as the specification writes it: `string.(int) -> string` is a method of texts, `(A, A) -> bool`
 //! a function of two values of the same type.
 
+pub(crate) mod authorization;
 pub(crate) mod conversions;
 pub(crate) mod encoders;
 pub(crate) mod format_text;
@@ -79,6 +80,7 @@ const TABLES: &[&[Function]] = &[
     quantity::FUNCTIONS,
     semver::FUNCTIONS,
     formats::FUNCTIONS,
+    authorization::FUNCTIONS,
 ];
 
 /// All rows of a name. Several libraries may have a function of the same name for other types.
@@ -157,6 +159,11 @@ fn read_type(text: &str) -> Type {
         "cidr" => Type::CIDR,
         "semver" => Type::SEMVER,
         "format" => Type::FORMAT,
+        "authorizer" => Type::AUTHORIZER,
+        "path_check" => Type::PATH_CHECK,
+        "group_check" => Type::GROUP_CHECK,
+        "resource_check" => Type::RESOURCE_CHECK,
+        "decision" => Type::DECISION,
         _ => Type::named(text).unwrap_or(Type::Dyn),
     }
 }
@@ -218,6 +225,11 @@ mod tests {
             ("net.CIDR", "cidr"),
             ("kubernetes.Semver", "semver"),
             ("kubernetes.NamedFormat", "format"),
+            ("kubernetes.authorization.Authorizer", "authorizer"),
+            ("kubernetes.authorization.PathCheck", "path_check"),
+            ("kubernetes.authorization.GroupCheck", "group_check"),
+            ("kubernetes.authorization.ResourceCheck", "resource_check"),
+            ("kubernetes.authorization.Decision", "decision"),
             ("optional_type", "optional"),
             ("_var0", "A"),
             ("_var1", "B"),
