@@ -19,26 +19,27 @@ use crate::{ApiServer, stored};
 /// When one of them cannot be read.
 pub fn policy_of(store: &dyn Store) -> anyhow::Result<Policy> {
     let mut policy = Policy::default();
-    for served in Served::all().filter(|served| served.row.hooks.is_policy()) {
+    for served in Served::built_in().filter(|served| served.hooks().is_policy()) {
         let range = store.range(&served.prefix(), None, 0, None)?;
         for entry in range.entries {
             let object = stored::decode(&served, &entry)?;
-            policy.observe(served.row.kind, meta::namespace(&object), meta::name(&object), Some(&object));
+            policy.observe(served.kind(), meta::namespace(&object), meta::name(&object), Some(&object));
         }
     }
     Ok(policy)
 }
 
 impl ApiServer {
-    /// Follows a write of a role or binding. What is stored by now counts, so that two writes at once end in the newer.
+    /// Follows a write of a definition, a role or a binding. What is stored by now counts, so that two writes at once end in the newer.
     pub(crate) fn follow(&self, served: &Served, namespace: &str, name: &str) {
-        if !served.row.hooks.is_policy() {
+        self.follow_definition(served, name);
+        if !served.hooks().is_policy() {
             return;
         }
         let mut policy = self.policy.write().unwrap_or_else(PoisonError::into_inner);
         match self.store.get(&served.key(namespace, name)).map(|entry| stored::decode(served, &entry)).transpose() {
-            Ok(object) => policy.observe(served.row.kind, namespace, name, object.as_ref()),
-            Err(error) => tracing::error!("read {} {namespace}/{name}: {error}", served.row.plural),
+            Ok(object) => policy.observe(served.kind(), namespace, name, object.as_ref()),
+            Err(error) => tracing::error!("read {} {namespace}/{name}: {error}", served.plural()),
         }
     }
 

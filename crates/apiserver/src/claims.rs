@@ -35,7 +35,7 @@ struct Held {
     /// What each uid holds.
     values: HashMap<String, BTreeSet<Number>>,
     /// The collections whose objects hold anything.
-    collections: HashSet<&'static str>,
+    collections: HashSet<String>,
 }
 
 impl Held {
@@ -250,9 +250,9 @@ impl ApiServer {
     /// # Errors
     /// 422 with every value that it cannot have.
     pub(crate) fn claim(&self, served: &Served, object: &mut Value) -> Result<Option<Taken<'_>>, ApiError> {
-        let claims = served.row.hooks.claims(object);
+        let claims = served.hooks().claims(object);
         let mut lock = self.claims.lock();
-        let known = lock.as_ref().is_some_and(|held| held.collections.contains(served.row.storage));
+        let known = lock.as_ref().is_some_and(|held| held.collections.contains(&served.storage));
         if claims.is_empty() && !known {
             return Ok(None);
         }
@@ -260,18 +260,18 @@ impl ApiServer {
             *lock = Some(self.held_by_what_is_stored()?);
         }
         let Some(held) = lock.as_mut() else { return Ok(None) };
-        held.collections.insert(served.row.storage);
+        held.collections.insert(served.storage.clone());
         let taken = self.claims.take(held, &claims, object);
         drop(lock);
         let refuse =
-            |errors: Vec<FieldError>| ApiError::invalid(served.row.group, served.row.kind, meta::name(object), &errors);
+            |errors: Vec<FieldError>| ApiError::invalid(served.group(), served.kind(), meta::name(object), &errors);
         taken.map(Some).map_err(refuse)
     }
 
     /// Gives back what an object held that has been removed from the store.
     pub(crate) fn unclaim(&self, served: &Served, removed: &Entry) {
         let mut lock = self.claims.lock();
-        let Some(held) = lock.as_mut().filter(|held| held.collections.contains(served.row.storage)) else { return };
+        let Some(held) = lock.as_mut().filter(|held| held.collections.contains(&served.storage)) else { return };
         match stored::decode(served, removed) {
             Ok(object) => {
                 let uid = meta::uid(&object);
@@ -284,15 +284,15 @@ impl ApiServer {
 
     fn held_by_what_is_stored(&self) -> Result<Held, ApiError> {
         let mut held = Held::default();
-        for served in Served::all().filter(|served| !served.converts()) {
+        for served in Served::built_in().filter(|served| !served.converts()) {
             let range = self.store.range(&served.prefix(), None, 0, None).map_err(|e| ApiError::internal(&e))?;
             for entry in range.entries {
                 let object = stored::decode(&served, &entry)?;
-                let claims = served.row.hooks.claims(&object);
+                let claims = served.hooks().claims(&object);
                 if claims.is_empty() {
                     continue;
                 }
-                held.collections.insert(served.row.storage);
+                held.collections.insert(served.storage.clone());
                 for claim in claims {
                     let number = claim.value.as_deref().and_then(|text| Claims::number(claim.pool, text));
                     if let Some(number) = number {

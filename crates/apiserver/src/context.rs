@@ -8,10 +8,11 @@ use client::Body;
 use http::{HeaderMap, Method, Request, header};
 use http_body_util::{BodyExt, Limited};
 use object_model::{ApiError, FieldError, FieldPath, Reason};
-use schema::{DecodeError, Decoded, Type};
+use schema::{DecodeError, Decoded, Structural, Type};
 use serde_json::Value;
 
-use crate::request::{Accept, Query};
+use crate::request::{Accept, Query, ResourceRequest};
+use crate::served::Served;
 
 /// The longest body of a request, in bytes (upstream's limit).
 pub const BODY_MAX: usize = 3 << 20;
@@ -67,7 +68,7 @@ impl Context {
     }
 
     /// What upstream calls the options of this method.
-    fn options_kind(&self) -> &'static str {
+    pub fn options_kind(&self) -> &'static str {
         match self.method {
             Method::POST => "CreateOptions",
             Method::PUT => "UpdateOptions",
@@ -112,11 +113,18 @@ impl Context {
     /// # Errors
     /// 415 for an unknown media type, 400 for a body that does not parse or, when strict, has unknown fields.
     pub fn decode(&self, ty: &'static Type, body: &[u8]) -> Result<Value, ApiError> {
+        if self.content_type() == "application/vnd.kubernetes.protobuf" {
+            self.strictness()?;
+            return decode_protobuf(ty, body);
+        }
+        self.decode_text(ty, body).and_then(|decoded| self.judge(decoded).map_err(ApiError::bad_request))
+    }
+
+    fn decode_text(&self, ty: &'static Type, body: &[u8]) -> Result<Decoded, ApiError> {
         self.strictness()?;
         let decoded = match self.content_type() {
             "application/json" => schema::decode_json(ty, body),
             "application/yaml" => schema::decode_yaml(ty, body),
-            "application/vnd.kubernetes.protobuf" => return decode_protobuf(ty, body),
             _ => {
                 return Err(unsupported_media_type(&[
                     "application/json",
@@ -127,7 +135,7 @@ impl Context {
         };
         let (package, kind) = ty.name.rsplit_once('.').unwrap_or(("", ty.name));
         let version = package.rsplit('.').next().unwrap_or_default();
-        let decoded = decoded.map_err(|e| {
+        decoded.map_err(|e| {
             ApiError::bad_request(match e {
                 DecodeError::Malformed(text) => format!(
                     "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {text}"
@@ -136,7 +144,16 @@ impl Context {
                     format!("{kind} in version {version:?} cannot be handled as a {kind}: {message}")
                 }
             })
-        })?;
+        })
+    }
+
+    /// Reads a body in YAML as an object of a type.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_yaml(&self, ty: &'static Type, body: &[u8]) -> Result<Value, ApiError> {
+        let decoded = schema::decode_yaml(ty, body)
+            .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
         self.judge(decoded).map_err(ApiError::bad_request)
     }
 
@@ -144,17 +161,56 @@ impl Context {
     ///
     /// # Errors
     /// 400 for a body that does not parse or, when strict, has unknown fields.
-    pub fn decode_configuration(&self, ty: &'static Type, body: &[u8]) -> Result<Value, ApiError> {
+    pub fn decode_configuration(
+        &self,
+        request: &ResourceRequest,
+        served: &Served,
+        body: &[u8],
+    ) -> Result<Value, ApiError> {
         self.strictness()?;
-        let decoded = schema::decode_yaml(ty, body).map_err(|error| match error {
+        let refuse = |why: &str| {
+            let (ResourceRequest { namespace, name, .. }, version, kind) =
+                (request, served.api_version(), served.kind());
+            // The core group has no name, but keeps its slash here.
+            let version = if version.contains('/') { version } else { format!("/{version}") };
+            let object = format!("{namespace}/{name}; {version}, Kind={kind}");
+            ApiError::bad_request(format!("failed to create typed patch object ({object}): {why}"))
+        };
+        let mut decoded = schema::decode_yaml(served.ty, body).map_err(|error| match error {
             DecodeError::Malformed(text) => ApiError::bad_request(format!("error decoding YAML: {text}")),
-            DecodeError::Type { message, .. } => {
-                ApiError::bad_request(format!("failed to create typed patch object: {message}"))
-            }
+            DecodeError::Type { message, .. } => refuse(&message),
         })?;
         if decoded.value["metadata"]["managedFields"].as_array().is_some_and(|list| !list.is_empty()) {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
         }
+        if let Some(structure) = &served.structure {
+            decoded.problems.extend(structure.prune(&mut decoded.value));
+        }
+        // A manager cannot own what the schema does not have, however strictly the rest is read.
+        let unknown = |problem: &String| {
+            let path = problem.strip_prefix("unknown field \"")?.strip_suffix('"')?;
+            let path = schema::fields::readable(served.place(), &decoded.value, path);
+            Some(format!("{path}: field not declared in schema"))
+        };
+        let undeclared: Vec<String> = decoded.problems.iter().filter_map(unknown).collect();
+        match &undeclared[..] {
+            [] => self.judge(decoded).map_err(ApiError::bad_request),
+            [one] => Err(refuse(one)),
+            several => Err(refuse(&format!("errors:\n  {}", several.join("\n  ")))),
+        }
+    }
+
+    /// Reads a body as an object of a resource. Of what a definition describes, fields that it does not know are dropped.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_object(&self, served: &Served, body: &[u8]) -> Result<Value, ApiError> {
+        let Some(structure) = &served.structure else { return self.decode(served.ty, body) };
+        if self.content_type() == "application/vnd.kubernetes.protobuf" {
+            return Err(unsupported_media_type(&["application/json", "application/yaml"]));
+        }
+        let mut decoded = self.decode_text(served.ty, body)?;
+        decoded.problems.extend(structure.prune(&mut decoded.value));
         self.judge(decoded).map_err(ApiError::bad_request)
     }
 
@@ -162,13 +218,22 @@ impl Context {
     ///
     /// # Errors
     /// 422 where it is no object of its type or, when strict, has unknown fields.
-    pub fn decode_patched(&self, ty: &'static Type, patched: Value, patch: &Value) -> Result<Value, ApiError> {
+    pub fn decode_patched(
+        &self,
+        ty: &'static Type,
+        structure: Option<&Structural>,
+        patched: Value,
+        patch: &Value,
+    ) -> Result<Value, ApiError> {
         self.strictness()?;
         let refuse = |why: String| {
             let error = FieldError::invalid(&FieldPath::new("patch"), patch.to_string(), why);
             ApiError::invalid("", "", "", &[error])
         };
-        let decoded = schema::conform(ty, patched).map_err(|e| refuse(e.to_string()))?;
+        let mut decoded = schema::conform(ty, patched).map_err(|e| refuse(e.to_string()))?;
+        if let Some(structure) = structure {
+            decoded.problems.extend(structure.prune(&mut decoded.value));
+        }
         self.judge(decoded).map_err(refuse)
     }
 

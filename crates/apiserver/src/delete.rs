@@ -99,10 +99,10 @@ impl ApiServer {
     ) -> Result<Response<Body>, ApiError> {
         let options = Options::read(cx, &body)?;
         match self.delete_one(served, &request.namespace, &request.name, &options).await? {
-            Outcome::Gone(object) if !served.row.graceful => {
-                let mut details = json!({"name": request.name, "kind": served.row.plural, "uid": meta::uid(&object)});
-                if !served.row.group.is_empty() {
-                    details["group"] = served.row.group.into();
+            Outcome::Gone(object) if !served.graceful => {
+                let mut details = json!({"name": request.name, "kind": served.plural(), "uid": meta::uid(&object)});
+                if !served.group().is_empty() {
+                    details["group"] = served.group().into();
                 }
                 let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
                 respond::object(&cx.accept, None, "meta.v1.Status", StatusCode::OK, &status, Include::None)
@@ -110,7 +110,7 @@ impl ApiServer {
             Outcome::Pending(object) | Outcome::Gone(object) => respond::object(
                 &cx.accept,
                 Some(served),
-                served.row.type_name,
+                served.type_name(),
                 StatusCode::OK,
                 &object,
                 Include::Metadata,
@@ -164,6 +164,20 @@ impl ApiServer {
         self.list_response(cx, served, objects, metadata)
     }
 
+    /// Deletes every object of a resource, in the background of whatever happens to them.
+    pub(crate) async fn delete_all(&self, served: &Served) -> Result<(), ApiError> {
+        let range = self.store.range(&served.prefix(), None, 0, None).map_err(|e| store_failed(&e))?;
+        let options = Options { grace: None, propagation: None, uid: None, resource_version: None, dry_run: false };
+        for entry in range.entries {
+            let object = stored::decode(served, &entry)?;
+            match self.delete_one(served, meta::namespace(&object), meta::name(&object), &options).await {
+                Err(error) if error.code == 404 => {}
+                outcome => drop(outcome?),
+            }
+        }
+        Ok(())
+    }
+
     async fn delete_one(
         &self,
         served: &Served,
@@ -177,7 +191,7 @@ impl ApiServer {
             let current = stored::decode(served, &entry)?;
             let conflict = |what: &str, wanted: &str, is: &str| {
                 let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}");
-                ApiError::conflict(served.row.group, served.row.plural, name, why)
+                ApiError::conflict(served.group(), served.plural(), name, why)
             };
             if let Some(uid) = options.uid.as_deref().filter(|u| *u != meta::uid(&current)) {
                 return Err(conflict("UID", uid, meta::uid(&current)));
@@ -214,9 +228,11 @@ impl ApiServer {
 
 /// The object as the deletion leaves it; `None` when the deletion changes nothing.
 fn mark(served: &Served, current: &Value, options: &Options) -> Option<Value> {
-    let grace = if served.row.graceful { served.row.hooks.grace_period(current, options.grace) } else { 0 };
+    let grace = if served.graceful { served.hooks().grace_period(current, options.grace) } else { 0 };
     let mut object = current.clone();
-    if let Some(policy) = options.propagation.as_deref() {
+    let begins = meta::deletion_timestamp(current).is_none();
+    let own = (begins && served.hooks().orphans_dependents()).then_some("Orphan");
+    if let Some(policy) = options.propagation.as_deref().or(own) {
         // The last word on the dependents holds, also where the deletion has begun.
         meta::remove_finalizer(&mut object, "orphan");
         meta::remove_finalizer(&mut object, "foregroundDeletion");
@@ -230,8 +246,8 @@ fn mark(served: &Served, current: &Value, options: &Options) -> Option<Value> {
         let at = jiff::Timestamp::from_second(clock::now().as_second().saturating_add(grace)).ok()?;
         meta::set(&mut object, "deletionTimestamp", time::seconds(at));
         meta::set(&mut object, "deletionGracePeriodSeconds", grace);
-        served.row.hooks.begin_deletion(&mut object);
-        if served.row.has_generation {
+        served.hooks().begin_deletion(&mut object);
+        if served.has_generation {
             meta::set(&mut object, "generation", meta::generation(current) + 1);
         }
         return Some(object);

@@ -1,17 +1,16 @@
 //! Discovery: which groups, versions and resources there are, in the aggregated and in the plain form.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use client::Body;
 use http::{HeaderMap, Response, StatusCode, header};
-use object_model::{ApiError, Reason, api_version};
+use object_model::{ApiError, api_version};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
+use crate::catalogue::{Catalogue, Group};
 use crate::request::{Accept, Format, View};
 use crate::respond;
-use crate::served::Served;
+use crate::served::{Served, no_such_resource};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
@@ -21,6 +20,7 @@ pub fn answer(
     accept: &Accept,
     headers: &HeaderMap,
     address: &str,
+    catalogue: &Catalogue,
 ) -> Option<Result<Response<Body>, ApiError>> {
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
     let aggregated = || {
@@ -29,20 +29,20 @@ pub fn answer(
             .map(|(_, v)| v == View::Discovery)
     };
     let document = match parts[..] {
-        ["api"] => aggregated()
-            .map(|agg| if agg { (AGGREGATED, aggregate(true)) } else { ("application/json", core_versions(address)) }),
-        ["apis"] => aggregated()
-            .map(|agg| if agg { (AGGREGATED, aggregate(false)) } else { ("application/json", group_list()) }),
-        ["api", version] => resource_list("", version).map(|d| ("application/json", d)),
-        ["apis", group] => group_document(group).ok_or_else(not_there).map(|d| ("application/json", d)),
-        ["apis", group, version] => resource_list(group, version).map(|d| ("application/json", d)),
+        ["api"] => aggregated().map(|agg| {
+            if agg { (AGGREGATED, aggregate(catalogue, true)) } else { ("application/json", core_versions(address)) }
+        }),
+        ["apis"] => aggregated().map(|agg| {
+            if agg { (AGGREGATED, aggregate(catalogue, false)) } else { ("application/json", group_list(catalogue)) }
+        }),
+        ["api", version] => resource_list(catalogue, "", version).map(|d| ("application/json", d)),
+        ["apis", group] => {
+            group_document(catalogue, group).ok_or_else(no_such_resource).map(|d| ("application/json", d))
+        }
+        ["apis", group, version] => resource_list(catalogue, group, version).map(|d| ("application/json", d)),
         _ => return None,
     };
     Some(document.map(|(content_type, document)| tagged(headers, content_type, format!("{document}\n").into())))
-}
-
-fn not_there() -> ApiError {
-    ApiError::new(Reason::NotFound, "the server could not find the requested resource")
 }
 
 /// A document with its hash as ETag, or 304 for a client that has it.
@@ -69,20 +69,6 @@ pub fn hash(text: &[u8]) -> String {
     hex::encode_upper(Sha512::digest(text))
 }
 
-/// Versions and their resources by group, in the order of the table.
-fn groups() -> Vec<(&'static str, BTreeMap<&'static str, Vec<Served>>)> {
-    let mut groups: Vec<(&'static str, BTreeMap<&'static str, Vec<Served>>)> = Vec::new();
-    for served in Served::all() {
-        let (group, version) = (served.row.group, served.row.version);
-        let index = groups.iter().position(|(g, _)| *g == group).unwrap_or_else(|| {
-            groups.push((group, BTreeMap::new()));
-            groups.len() - 1
-        });
-        groups[index].1.entry(version).or_default().push(served);
-    }
-    groups
-}
-
 fn scope(served: &Served) -> &'static str {
     if served.namespaced() { "Namespaced" } else { "Cluster" }
 }
@@ -93,39 +79,35 @@ fn sorted(verbs: &[&str]) -> Vec<String> {
     verbs
 }
 
-fn aggregate(core: bool) -> Value {
-    let items: Vec<Value> = groups()
-        .into_iter()
-        .filter(|(group, _)| group.is_empty() == core)
-        .map(|(group, versions)| {
-            let versions: Vec<Value> = versions
-                .into_iter()
-                .map(|(version, resources)| {
-                    let list: Vec<Value> = resources.iter().map(aggregated_resource).collect();
-                    json!({"version": version, "resources": list, "freshness": "Current"})
-                })
-                .collect();
-            json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions})
+fn aggregate(catalogue: &Catalogue, core: bool) -> Value {
+    let groups = catalogue.groups().into_iter().filter(|group| group.name.is_empty() == core);
+    let items: Vec<Value> = groups
+        .map(|group| {
+            let versions = group.versions.iter().map(|(version, resources)| {
+                let list: Vec<Value> = resources.iter().map(aggregated_resource).collect();
+                json!({"version": version, "resources": list, "freshness": "Current"})
+            });
+            let versions: Vec<Value> = versions.collect();
+            json!({"metadata": {"name": group.name, "creationTimestamp": null}, "versions": versions})
         })
         .collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
 fn aggregated_resource(served: &Served) -> Value {
-    let row = served.row;
     let mut resource = json!({
-        "resource": row.plural,
-        "responseKind": {"group": row.group, "version": row.version, "kind": row.kind},
-        "scope": scope(served), "singularResource": row.singular, "verbs": sorted(row.verbs),
+        "resource": served.plural(),
+        "responseKind": {"group": served.group(), "version": served.version(), "kind": served.kind()},
+        "scope": scope(served), "singularResource": served.singular(), "verbs": sorted(served.verbs),
     });
-    if !row.short_names.is_empty() {
-        resource["shortNames"] = json!(row.short_names);
+    if !served.short_names.is_empty() {
+        resource["shortNames"] = json!(served.short_names);
     }
-    if !row.categories.is_empty() {
-        resource["categories"] = json!(row.categories);
+    if !served.categories.is_empty() {
+        resource["categories"] = json!(served.categories);
     }
-    if !row.subresources.is_empty() {
-        resource["subresources"] = row
+    if !served.subresources.is_empty() {
+        resource["subresources"] = served
             .subresources
             .iter()
             .map(|s| {
@@ -146,64 +128,67 @@ fn core_versions(address: &str) -> Value {
     })
 }
 
-fn group_value(group: &str, versions: &BTreeMap<&'static str, Vec<Served>>) -> Value {
-    let versions: Vec<Value> =
-        versions.keys().map(|v| json!({"groupVersion": api_version(group, v), "version": v})).collect();
-    json!({"name": group, "versions": versions, "preferredVersion": versions[0]})
+fn group_value(group: &Group) -> Value {
+    let versions: Vec<Value> = group
+        .versions
+        .iter()
+        .map(|(version, _)| json!({"groupVersion": api_version(&group.name, version), "version": version}))
+        .collect();
+    json!({"name": group.name, "versions": versions, "preferredVersion": versions[0]})
 }
 
-fn group_list() -> Value {
-    let list: Vec<Value> =
-        groups().iter().filter(|(g, _)| !g.is_empty()).map(|(group, versions)| group_value(group, versions)).collect();
+fn group_list(catalogue: &Catalogue) -> Value {
+    let list: Vec<Value> = catalogue.groups().iter().filter(|group| !group.name.is_empty()).map(group_value).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list})
 }
 
-fn group_document(group: &str) -> Option<Value> {
-    let (group, versions) = groups().into_iter().find(|(g, _)| *g == group && !g.is_empty())?;
-    let mut document = group_value(group, &versions);
+fn group_document(catalogue: &Catalogue, name: &str) -> Option<Value> {
+    let group = catalogue.groups().into_iter().find(|group| group.name == name && !name.is_empty())?;
+    let mut document = group_value(&group);
     document["kind"] = "APIGroup".into();
     document["apiVersion"] = "v1".into();
     Some(document)
 }
 
-fn resource_list(group: &str, version: &str) -> Result<Value, ApiError> {
+fn resource_list(catalogue: &Catalogue, group: &str, version: &str) -> Result<Value, ApiError> {
     let mut list = Vec::new();
-    for served in Served::all().filter(|s| s.row.group == group && s.row.version == version) {
-        let row = served.row;
+    for served in catalogue.all().filter(|s| s.group() == group && s.version() == version) {
         let mut resource = json!({
-            "name": row.plural, "singularName": row.singular, "namespaced": served.namespaced(), "kind": row.kind,
-            "verbs": sorted(row.verbs), "storageVersionHash": storage_hash(&served),
+            "name": served.plural(), "singularName": served.singular(), "namespaced": served.namespaced(),
+            "kind": served.kind(), "verbs": sorted(served.verbs),
         });
-        if !row.short_names.is_empty() {
-            resource["shortNames"] = json!(row.short_names);
+        if served.is_stored() {
+            resource["storageVersionHash"] = storage_hash(&served).into();
         }
-        if !row.categories.is_empty() {
-            resource["categories"] = json!(row.categories);
+        if !served.short_names.is_empty() {
+            resource["shortNames"] = json!(served.short_names);
+        }
+        if !served.categories.is_empty() {
+            resource["categories"] = json!(served.categories);
         }
         list.push(resource);
-        for sub in row.subresources {
+        for sub in &served.subresources {
             let mut resource = json!({
-                "name": format!("{}/{}", row.plural, sub.name), "singularName": "", "namespaced": served.namespaced(),
-                "kind": sub.kind, "verbs": sorted(sub.verbs),
+                "name": format!("{}/{}", served.plural(), sub.name), "singularName": "",
+                "namespaced": served.namespaced(), "kind": sub.kind, "verbs": sorted(sub.verbs),
             });
-            if (sub.group, sub.version) != (row.group, row.version) {
-                resource["group"] = sub.group.into();
-                resource["version"] = sub.version.into();
+            if (sub.group.as_str(), sub.version.as_str()) != (served.group(), served.version()) {
+                resource["group"] = sub.group.as_str().into();
+                resource["version"] = sub.version.as_str().into();
             }
             list.push(resource);
         }
     }
     if list.is_empty() {
-        return Err(not_there());
+        return Err(no_such_resource());
     }
-    Ok(
-        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version), "resources": list}),
-    )
+    let group_version = api_version(group, version);
+    Ok(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
 }
 
 /// Upstream's rule: the first eight bytes of the SHA-256 of `group/version/kind`, in base64.
 fn storage_hash(served: &Served) -> String {
     use base64::Engine as _;
-    let name = format!("{}/{}/{}", served.row.group, served.row.version, served.row.kind);
+    let name = format!("{}/{}/{}", served.group(), served.version(), served.kind());
     base64::engine::general_purpose::STANDARD.encode(&sha2::Sha256::digest(name.as_bytes())[..8])
 }

@@ -6,14 +6,20 @@
 
 mod admission;
 mod authorize;
+mod catalogue;
 mod claims;
 mod context;
+mod custom;
+mod definitions;
 mod delete;
 mod discovery;
 mod eviction;
+mod finish;
 mod health;
 mod impersonate;
+mod listing;
 mod managers;
+mod metrics;
 mod openapi;
 mod read;
 mod request;
@@ -29,9 +35,10 @@ mod upkeep;
 mod watch;
 mod write;
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::Duration;
 
 use auth::{Attributes, Policy, TokenKey, User};
@@ -45,7 +52,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::context::{Context, read_body};
 use crate::request::{ResourceRequest, Target};
-use crate::served::Served;
+use crate::served::no_such_resource;
 
 pub use crate::health::KUBERNETES;
 pub use crate::streams::KubeletClient;
@@ -61,10 +68,17 @@ pub struct ApiServer {
     tokens: TokenKey,
     /// Roles and bindings as they are stored.
     policy: RwLock<Policy>,
+    /// What is served.
+    catalogue: RwLock<Arc<catalogue::Catalogue>>,
+    /// Definitions whose objects are being removed.
+    cleaning: Mutex<HashSet<String>>,
+    /// Itself, for what goes on after a request.
+    me: Weak<Self>,
     /// `host:port` as discovery tells it.
     address: String,
     ready: AtomicBool,
     claims: claims::Claims,
+    metrics: metrics::Metrics,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -81,7 +95,11 @@ impl ApiServer {
         address: String,
     ) -> anyhow::Result<Arc<Self>> {
         let policy = RwLock::new(authorize::policy_of(store.as_ref())?);
-        Ok(Arc::new(Self {
+        let catalogue = RwLock::new(definitions::catalogue_of(store.as_ref())?);
+        Ok(Arc::new_cyclic(|me| Self {
+            catalogue,
+            cleaning: Mutex::default(),
+            me: me.clone(),
             store,
             kubelet,
             tokens,
@@ -89,6 +107,7 @@ impl ApiServer {
             address,
             ready: AtomicBool::new(false),
             claims: claims::Claims::new(),
+            metrics: metrics::Metrics::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))
@@ -142,10 +161,22 @@ impl ApiServer {
         let cx = Context::new(user, &request);
         let path = request.uri().path().to_owned();
         let target = request::target(&cx.method, &path, &cx.query);
+        let wishes = finish::Wishes::of(&cx.query, &cx.headers);
+        let asked = match &target {
+            Target::Resource(request) => Some(request.clone()),
+            Target::Path => None,
+        };
+        let begin = tokio::time::Instant::now();
+        let under_way = asked.as_ref().map(|request| self.metrics.begin(request.verb));
         let mut response = match self.dispatch(&cx, &path, target, request).await {
             Ok(response) => response,
             Err(error) => respond::error(&error, Some(&cx.accept)),
         };
+        drop(under_way);
+        if let Some(request) = &asked {
+            self.metrics.observe(request, response.status().as_u16(), begin.elapsed());
+        }
+        response = wishes.fulfil(response).await;
         for warning in cx.take_warnings() {
             // RFC 7234 warn-text is a quoted string.
             let text = format!("299 - \"{}\"", warning.replace('\\', "\\\\").replace('"', "\\\""));
@@ -208,13 +239,14 @@ impl ApiServer {
     }
 
     fn answer_path(&self, cx: &Context, path: &str) -> Result<Response<Body>, ApiError> {
-        if let Some(answer) = discovery::answer(path, &cx.accept, &cx.headers, &self.address) {
+        let catalogue = self.catalogue();
+        if let Some(answer) = discovery::answer(path, &cx.accept, &cx.headers, &self.address, &catalogue) {
             return answer;
         }
         if let Some(answer) = self.issuer_document(path) {
             return Ok(answer);
         }
-        if let Some(answer) = openapi::answer(path, &cx.query, &cx.headers) {
+        if let Some(answer) = openapi::answer(path, &cx.query, &cx.headers, &catalogue) {
             return answer;
         }
         Ok(self.path(path, &cx.query).unwrap_or_else(|| {
@@ -228,23 +260,15 @@ impl ApiServer {
         r: &ResourceRequest,
         request: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
-        if (r.group.as_str(), r.resource.as_str(), r.verb)
-            == ("apiextensions.k8s.io", "customresourcedefinitions", "list")
-        {
-            // kubectl asks for this list before it calls a kind unknown, and an error here hides that answer. There are
-            // none: the kind itself is not served.
-            let list = serde_json::json!({
-                "kind": "CustomResourceDefinitionList", "apiVersion": "apiextensions.k8s.io/v1",
-                "metadata": {"resourceVersion": self.store.revision().to_string()}, "items": [],
-            });
-            return Ok(respond::json_value(StatusCode::OK, &list));
+        let served = self.catalogue().find(&r.group, &r.version, &r.resource)?;
+        if let Some(text) = &served.deprecation {
+            cx.warn(text.clone());
         }
-        let served = Served::find(&r.group, &r.version, &r.resource)?;
         if !served.namespaced() && !r.namespace.is_empty() && !served.is_core("Namespace") {
-            return Err(ApiError::new(Reason::NotFound, "the server could not find the requested resource"));
+            return Err(no_such_resource());
         }
         let verbs = match served.subresource(&r.subresource) {
-            _ if r.subresource.is_empty() => served.row.verbs,
+            _ if r.subresource.is_empty() => served.verbs,
             Some(sub) => sub.verbs,
             None => return Err(ApiError::new(Reason::NotFound, "the server could not find the requested resource")),
         };
@@ -266,8 +290,8 @@ impl ApiServer {
         }
         let work = async {
             let body = read_body(request.into_body()).await?;
-            if !served.row.is_stored() {
-                return self.answer_review(cx, r, &served, &body);
+            if !served.is_stored() {
+                return self.answer_unstored(cx, r, &served, body).await;
             }
             match (r.subresource.as_str(), r.verb) {
                 ("token", _) => self.issue_token(cx, r, &served, &body),

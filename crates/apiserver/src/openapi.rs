@@ -1,4 +1,4 @@
-//! OpenAPI v2 and v3, made from the table of kinds when first asked for.
+//! OpenAPI v2 and v3, made from what is served when first asked for.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -6,107 +6,181 @@ use std::sync::OnceLock;
 use client::Body;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use object_model::{ApiError, Reason};
-use schema::openapi::Op;
-use serde_json::json;
+use schema::openapi::{Op, Own};
+use serde_json::{Value, json};
 
+use crate::catalogue::Catalogue;
 use crate::discovery::{hash, tagged};
 use crate::request::Query;
 use crate::respond;
-use crate::served::Served;
+use crate::served::{Served, no_such_resource};
 
 /// Texts only: as values the documents would take ten times the memory, for ever.
-struct Documents {
+pub struct Documents {
     index: String,
-    /// By the path below `/openapi/v3/`: text and hash.
-    v3: BTreeMap<String, (String, String)>,
-    v2: String,
+    /// By the path below `/openapi/v3/`, those that hold no built-in resource.
+    v3: BTreeMap<String, Version>,
+    v2: OnceLock<String>,
 }
 
-fn documents() -> &'static Documents {
-    static DOCUMENTS: OnceLock<Documents> = OnceLock::new();
-    DOCUMENTS.get_or_init(|| {
-        let mut by_version: BTreeMap<String, ((&str, &str), Vec<Op<'static>>)> = BTreeMap::new();
-        for served in Served::all() {
-            let row = served.row;
-            let path = if row.group.is_empty() {
-                format!("api/{}", row.version)
-            } else {
-                format!("apis/{}/{}", row.group, row.version)
-            };
-            by_version
-                .entry(path)
-                .or_insert_with(|| ((row.group, row.version), Vec::new()))
-                .1
-                .extend(operations(&served));
-        }
-        let mut v3 = BTreeMap::new();
-        let mut paths = serde_json::Map::new();
-        for (path, (group_version, ops)) in &by_version {
-            let text = schema::openapi::v3(*group_version, ops).to_string();
-            let hash = hash(text.as_bytes());
-            paths.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));
-            v3.insert(path.clone(), (text, hash));
-        }
-        let all: Vec<Op<'static>> = by_version.into_values().flat_map(|(_, ops)| ops).collect();
-        Documents { index: json!({"paths": paths}).to_string(), v3, v2: schema::openapi::v2(&all).to_string() }
-    })
+/// The document of one group and version.
+struct Version {
+    text: String,
+    hash: String,
+}
+
+/// The documents of the built-in resources, which never change.
+fn built_in() -> &'static BTreeMap<String, Version> {
+    static DOCUMENTS: OnceLock<BTreeMap<String, Version>> = OnceLock::new();
+    DOCUMENTS.get_or_init(|| versions(Served::built_in()))
+}
+
+fn path_of(served: &Served) -> String {
+    if served.group().is_empty() {
+        format!("api/{}", served.version())
+    } else {
+        format!("apis/{}/{}", served.group(), served.version())
+    }
+}
+
+fn versions(resources: impl Iterator<Item = Served>) -> BTreeMap<String, Version> {
+    let mut by_path: BTreeMap<String, Vec<Served>> = BTreeMap::new();
+    for served in resources {
+        by_path.entry(path_of(&served)).or_default().push(served);
+    }
+    let documents = by_path.into_iter().map(|(path, resources)| {
+        let group_version = (resources[0].group(), resources[0].version());
+        let ops: Vec<Op> = resources.iter().flat_map(operations).collect();
+        let own: Vec<Own> = resources.iter().flat_map(own_models).collect();
+        let text = schema::openapi::v3(group_version, &ops, &own).to_string();
+        let hash = hash(text.as_bytes());
+        (path, Version { text, hash })
+    });
+    documents.collect()
+}
+
+impl Documents {
+    /// The documents of a catalogue.
+    pub fn of(catalogue: &Catalogue) -> Self {
+        let v3 = versions(catalogue.custom().iter().cloned());
+        let paths: serde_json::Map<String, Value> = built_in()
+            .iter()
+            .chain(&v3)
+            .map(|(path, version)| {
+                (path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={}", version.hash)}))
+            })
+            .collect();
+        Self { index: json!({"paths": paths}).to_string(), v3, v2: OnceLock::new() }
+    }
+
+    fn version(&self, path: &str) -> Option<&Version> {
+        built_in().get(path).or_else(|| self.v3.get(path))
+    }
+
+    fn v2(&self, catalogue: &Catalogue) -> &str {
+        self.v2.get_or_init(|| {
+            let ops: Vec<Op> = catalogue.all().flat_map(|served| operations(&served)).collect();
+            let own: Vec<Own> = catalogue.custom().iter().flat_map(own_models).collect();
+            schema::openapi::v2(&ops, &own).to_string()
+        })
+    }
+}
+
+/// The name of a custom kind's model: the group's parts in reverse, the version and the kind.
+fn model_name(served: &Served, kind: &str) -> String {
+    let mut parts: Vec<&str> = served.group().split('.').collect();
+    parts.reverse();
+    format!("{}.{}.{kind}", parts.join("."), served.version())
+}
+
+/// The models of a custom resource: its objects and its lists.
+fn own_models(served: &Served) -> Vec<Own> {
+    let Some(schema) = &served.openapi else { return Vec::new() };
+    let kind = (served.group().to_owned(), served.version().to_owned(), served.kind().to_owned());
+    vec![Own {
+        name: model_name(served, served.kind()),
+        list: model_name(served, served.list_kind()),
+        kind,
+        list_kind: served.list_kind().to_owned(),
+        schema: schema.clone(),
+    }]
 }
 
 /// The operations of a resource and its object-like subresources.
-fn operations(served: &Served) -> Vec<Op<'static>> {
-    let row = served.row;
-    let group_path = if row.group.is_empty() {
-        format!("/api/{}", row.version)
-    } else {
-        format!("/apis/{}/{}", row.group, row.version)
-    };
+fn operations(served: &Served) -> Vec<Op> {
     let place = if served.namespaced() { "/namespaces/{namespace}" } else { "" };
-    let collection = format!("{group_path}{place}/{}", row.plural);
-    let own = row.type_name;
-    let list = schema::type_named(&format!("{own}List")).map_or(own, |t| t.name);
-    let mut ops = Vec::new();
-    let mut op = |path: String, verb, kind, body, response, subresource| {
-        ops.push(Op { path, verb, kind, body, response, namespaced: served.namespaced(), subresource });
+    let collection = format!("/{}{place}/{}", path_of(served), served.plural());
+    let (own, list) = if served.is_custom() {
+        (model_name(served, served.kind()), model_name(served, served.list_kind()))
+    } else {
+        let own = served.type_name();
+        let list = schema::type_named(&format!("{own}List")).map_or(own, |t| t.name);
+        (schema::openapi::type_to_model_name(own), schema::openapi::type_to_model_name(list))
     };
-    let kind = (row.group, row.version, row.kind);
+    let model = schema::openapi::type_to_model_name;
+    let status = model("meta.v1.Status");
+    let kind = (served.group().to_owned(), served.version().to_owned(), served.kind().to_owned());
+    let mut ops = Vec::new();
+    let mut op = |path: String, verb, kind: (String, String, String), body: Option<String>, response: String, sub| {
+        let (namespaced, custom) = (served.namespaced(), served.is_custom());
+        ops.push(Op { path, verb, kind, body, response, namespaced, subresource: sub, custom });
+    };
     let object = format!("{collection}/{{name}}");
-    for verb in row.verbs.iter().copied() {
+    for verb in served.verbs.iter().copied() {
         match verb {
             // A watch is a list with a parameter, and has no operation of its own here.
             "watch" => {}
-            "list" => op(collection.clone(), verb, kind, None, list, None),
-            "deletecollection" => op(collection.clone(), verb, kind, None, "meta.v1.Status", None),
-            "create" => op(collection.clone(), verb, kind, Some(own), own, None),
-            "update" | "patch" => op(object.clone(), verb, kind, Some(own), own, None),
-            "delete" => op(object.clone(), verb, kind, Some("meta.v1.DeleteOptions"), "meta.v1.Status", None),
-            _ => op(object.clone(), verb, kind, None, own, None),
+            "list" => {
+                op(collection.clone(), verb, kind.clone(), None, list.clone(), None);
+                if served.namespaced() {
+                    let everywhere = format!("/{}/{}", path_of(served), served.plural());
+                    op(everywhere, verb, kind.clone(), None, list.clone(), None);
+                }
+            }
+            "deletecollection" => op(collection.clone(), verb, kind.clone(), None, status.clone(), None),
+            "create" => op(collection.clone(), verb, kind.clone(), Some(own.clone()), own.clone(), None),
+            "update" | "patch" => op(object.clone(), verb, kind.clone(), Some(own.clone()), own.clone(), None),
+            "delete" => {
+                op(object.clone(), verb, kind.clone(), Some(model("meta.v1.DeleteOptions")), status.clone(), None);
+            }
+            _ => op(object.clone(), verb, kind.clone(), None, own.clone(), None),
         }
     }
-    for sub in row.subresources.iter().filter(|s| matches!(s.name, "status" | "scale")) {
-        let type_name = if sub.name == "scale" { "autoscaling.v1.Scale" } else { own };
+    for sub in &served.subresources {
+        let api_version = object_model::api_version(&sub.group, &sub.version);
+        let of_parent = (&sub.group, &sub.version, &sub.kind) == (&kind.0, &kind.1, &kind.2);
+        let body = if of_parent {
+            own.clone()
+        } else {
+            match schema::type_for(&api_version, &sub.kind).filter(|_| !sub.kind.ends_with("Options")) {
+                Some(ty) => model(ty.name),
+                // Streams have no objects for bodies.
+                None => continue,
+            }
+        };
         for verb in sub.verbs.iter().copied() {
-            let body = matches!(verb, "update" | "patch").then_some(type_name);
-            op(
-                format!("{object}/{}", sub.name),
-                verb,
-                (sub.group, sub.version, sub.kind),
-                body,
-                type_name,
-                Some(sub.name),
-            );
+            let sent = matches!(verb, "create" | "update" | "patch").then(|| body.clone());
+            let kind = (sub.group.clone(), sub.version.clone(), sub.kind.clone());
+            op(format!("{object}/{}", sub.name), verb, kind, sent, body.clone(), Some(sub.name));
         }
     }
     ops
 }
 
 /// Answers a path below `/openapi`, or `None` when it is none.
-pub fn answer(path: &str, query: &Query, headers: &HeaderMap) -> Option<Result<Response<Body>, ApiError>> {
+pub fn answer(
+    path: &str,
+    query: &Query,
+    headers: &HeaderMap,
+    catalogue: &Catalogue,
+) -> Option<Result<Response<Body>, ApiError>> {
     let rest = path.strip_prefix("/openapi/")?.trim_end_matches('/');
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let documents = catalogue.documents();
     // Clients write the version in this media type with `@` or with a dot.
     if rest == "v2" && accept.contains("com.github.proto-openapi.spec.v2") {
         // Asked for once in a while, so it is not kept beside the text.
-        let document = serde_json::from_str(&documents().v2).map_err(|e| ApiError::internal(e.to_string()));
+        let document = serde_json::from_str(documents.v2(catalogue)).map_err(|e| ApiError::internal(e.to_string()));
         let message = document.map(|document| schema::swagger::encode(&document));
         return Some(message.map(|m| respond::typed(StatusCode::OK, schema::swagger::MEDIA_TYPE, m)));
     }
@@ -118,16 +192,20 @@ pub fn answer(path: &str, query: &Query, headers: &HeaderMap) -> Option<Result<R
         )));
     }
     Some(match rest {
-        "v2" => Ok(tagged(headers, "application/json", documents().v2.as_str().into())),
-        "v3" => Ok(tagged(headers, "application/json", documents().index.as_str().into())),
-        _ => match rest.strip_prefix("v3/").and_then(|p| documents().v3.get_key_value(p)) {
-            Some((path, (text, hash))) => Ok(version_document(path, text, hash, query.get("hash"))),
-            None => Err(ApiError::new(Reason::NotFound, "the server could not find the requested resource")),
+        "v2" => Ok(tagged(headers, "application/json", documents.v2(catalogue).to_owned().into())),
+        "v3" => Ok(tagged(headers, "application/json", documents.index.clone().into())),
+        _ => match rest.strip_prefix("v3/").and_then(|path| Some((path, documents.version(path)?))) {
+            Some((path, version)) => Ok(version_document(headers, path, version, query.get("hash"))),
+            None => Err(no_such_resource()),
         },
     })
 }
 
-fn version_document(path: &str, text: &'static str, hash: &str, asked: &str) -> Response<Body> {
+/// A year, as caches count: what a hash names never changes.
+const YEAR: i64 = 365 * 24 * 3600;
+
+fn version_document(headers: &HeaderMap, path: &str, version: &Version, asked: &str) -> Response<Body> {
+    let hash = &version.hash;
     if !asked.is_empty() && asked != hash {
         let mut response = Response::new(client::empty());
         *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
@@ -136,14 +214,28 @@ fn version_document(path: &str, text: &'static str, hash: &str, asked: &str) -> 
         }
         return response;
     }
-    let mut response = respond::typed(StatusCode::OK, "application/json", text);
+    let tag = format!("\"{hash}\"");
+    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes());
+    let mut response = if known {
+        let mut response = Response::new(client::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        respond::typed(StatusCode::OK, "application/json", version.text.clone())
+    };
     let headers = response.headers_mut();
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{hash}\"")) {
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(header::ETAG, tag);
     }
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     if !asked.is_empty() {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        let expires = jiff::Timestamp::from_second(client::clock::now().as_second() + YEAR);
+        // RFC 9110: dates of HTTP are in GMT.
+        let text = expires.map(|at| at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
+        if let Some(value) = text.ok().and_then(|text| HeaderValue::from_str(&text).ok()) {
+            headers.insert(header::EXPIRES, value);
+        }
     }
     response
 }

@@ -17,7 +17,7 @@ use crate::served::Served;
 use crate::table::Include;
 use crate::watch::forbidden;
 use crate::write::store_failed;
-use crate::{ApiServer, respond, stored, table};
+use crate::{ApiServer, listing, respond, stored, table};
 
 /// How long a read waits for a revision that has not happened yet (upstream's time).
 const WAIT_FOR_REVISION: Duration = Duration::from_secs(3);
@@ -40,16 +40,16 @@ impl Selection {
         let fields = FieldSelector::parse(field_text).map_err(|e| ApiError::bad_request(e.to_string()))?;
         for (path, _, _) in &fields.terms {
             let generic = path == "metadata.name" || (path == "metadata.namespace" && served.namespaced());
-            if !generic && !served.row.selectable_fields.contains(&path.as_str()) {
+            if !generic && !served.selectable_fields.contains(path) {
                 // kubectl puts this sentence into one of its own.
-                return Err(ApiError::bad_request(if served.row.selectable_fields.is_empty() {
+                return Err(ApiError::bad_request(if served.selectable_fields.is_empty() {
                     format!("{path:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
                 } else {
                     format!("field label not supported: {path}")
                 }));
             }
         }
-        Ok(Self { labels, fields, served: *served })
+        Ok(Self { labels, fields, served: served.clone() })
     }
 
     /// Whether every object is wanted.
@@ -63,7 +63,7 @@ impl Selection {
             && self.fields.matches(|path| match path {
                 "metadata.name" => Some(meta::name(object).to_owned()),
                 "metadata.namespace" => Some(meta::namespace(object).to_owned()),
-                path => self.served.row.hooks.field(object, path),
+                path => self.served.hooks().field(object, path),
             })
     }
 }
@@ -91,6 +91,9 @@ impl Continue {
     }
 }
 
+/// Of a page on which everything is wanted.
+const ALL: Option<fn(&Entry) -> Result<bool, ApiError>> = None;
+
 /// One page of a list, not decoded.
 struct Page {
     entries: Vec<std::sync::Arc<Entry>>,
@@ -109,7 +112,8 @@ impl ApiServer {
         let entry = self.store.get(&key).ok_or_else(|| served.not_found(&request.name))?;
         if request.subresource == "scale" {
             let object = stored::decode(served, &entry)?;
-            let scale = kinds::scale::of(served.row, &object).ok_or_else(ApiError::method_not_allowed)?;
+            let paths = served.scale.as_ref().ok_or_else(ApiError::method_not_allowed)?;
+            let scale = kinds::scale::of(paths, &object);
             return respond::object(&cx.accept, None, "autoscaling.v1.Scale", StatusCode::OK, &scale, Include::None);
         }
         let include = Include::of(cx.query.get("includeObject"));
@@ -125,10 +129,15 @@ impl ApiServer {
     ) -> Result<Response<Body>, ApiError> {
         self.await_revision(cx).await?;
         let selection = Selection::of(cx, served)?;
-        let (format, view) = cx.accept.for_collection()?;
+        let (format, view) = cx.accept.for_collection(served.is_custom())?;
         if (format, view) == (Format::Json, View::Object) && selection.is_everything() && !served.converts() {
-            let page = self.page(cx, request, served, |_| Ok(true))?;
-            return Ok(spliced(served, &page));
+            let page = self.page(cx, request, served, ALL)?;
+            return Ok(listing::texts(served, &page.metadata, page.entries));
+        }
+        if (format, view) == (Format::Protobuf, View::Object) {
+            let mut messages = listing::Messages::new(served)?;
+            let metadata = self.each(cx, request, served, |object| messages.push(&object))?;
+            return messages.finish(served, &metadata);
         }
         let (objects, metadata) = self.select(cx, request, served)?;
         self.list_response(cx, served, objects, metadata)
@@ -141,23 +150,39 @@ impl ApiServer {
         request: &ResourceRequest,
         served: &Served,
     ) -> Result<(Vec<Value>, Value), ApiError> {
-        let selection = Selection::of(cx, served)?;
         let mut objects = Vec::new();
-        let page = self.page(cx, request, served, |entry| {
+        let metadata = self.each(cx, request, served, |object| {
+            objects.push(object);
+            Ok(())
+        })?;
+        Ok((objects, metadata))
+    }
+
+    /// Hands each object that a request selects to `take`, decoded, and returns the metadata of their list.
+    fn each(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        mut take: impl FnMut(Value) -> Result<(), ApiError>,
+    ) -> Result<Value, ApiError> {
+        let selection = Selection::of(cx, served)?;
+        let wanted = |entry: &Entry| {
             let object = stored::decode(served, entry)?;
             let wanted = selection.matches(&object);
             if wanted {
-                objects.push(object);
+                take(object)?;
             }
             Ok(wanted)
-        })?;
+        };
+        let page = self.page(cx, request, served, Some(wanted))?;
         let mut metadata = page.metadata;
         if !selection.is_everything()
             && let Some(map) = metadata.as_object_mut()
         {
             map.remove("remainingItemCount");
         }
-        Ok((objects, metadata))
+        Ok(metadata)
     }
 
     /// Decoded objects as a list in the form the client wants.
@@ -168,8 +193,8 @@ impl ApiServer {
         mut objects: Vec<Value>,
         metadata: Value,
     ) -> Result<Response<Body>, ApiError> {
-        let (format, view) = cx.accept.for_collection()?;
-        let list_kind = format!("{}List", served.row.kind);
+        let (format, view) = cx.accept.for_collection(served.is_custom())?;
+        let list_kind = served.list_kind().to_owned();
         let (value, type_name) = match view {
             View::Table(version) => {
                 let include = Include::of(cx.query.get("includeObject"));
@@ -181,14 +206,15 @@ impl ApiServer {
                 (list, "meta.v1.PartialObjectMetadataList".to_owned())
             }
             _ => {
-                for object in &mut objects {
+                // Items of custom resources say what they are; those of built-in ones do not.
+                for object in objects.iter_mut().filter(|_| !served.is_custom()) {
                     if let Some(map) = object.as_object_mut() {
                         map.remove("kind");
                         map.remove("apiVersion");
                     }
                 }
                 let list = json!({"kind": list_kind, "apiVersion": served.api_version(), "metadata": metadata, "items": objects});
-                (list, format!("{}List", served.row.type_name))
+                (list, format!("{}List", served.type_name()))
             }
         };
         match format {
@@ -201,13 +227,13 @@ impl ApiServer {
         }
     }
 
-    /// One page of entries. `wanted` is asked for each until the limit is reached.
+    /// One page of entries. `wanted`, where it is given, is asked for each until the limit is reached.
     fn page(
         &self,
         cx: &Context,
         request: &ResourceRequest,
         served: &Served,
-        mut wanted: impl FnMut(&Entry) -> Result<bool, ApiError>,
+        wanted: Option<impl FnMut(&Entry) -> Result<bool, ApiError>>,
     ) -> Result<Page, ApiError> {
         let limit = usize::try_from(cx.query.number("limit")?.unwrap_or(0)).unwrap_or(0);
         let token = cx.query.get("continue");
@@ -244,7 +270,8 @@ impl ApiServer {
         if after.as_deref().is_some_and(|a| !a.starts_with(&prefix)) {
             return Err(ApiError::bad_request("continue key is not valid: it belongs to another list"));
         }
-        let range = self.store.range(&prefix, after.as_deref(), 0, at).map_err(|e| match e {
+        let at_once = if wanted.is_none() { limit } else { 0 };
+        let range = self.store.range(&prefix, after.as_deref(), at_once, at).map_err(|e| match e {
             StoreError::Compacted { .. } if after.is_some() => {
                 let start = after.as_deref().unwrap_or_default();
                 let mut error = ApiError::new(
@@ -260,24 +287,25 @@ impl ApiServer {
             }
             e => store_failed(&e),
         })?;
-        let mut entries = Vec::new();
-        let mut rest = 0;
-        let mut last = None;
-        for entry in range.entries {
-            if limit > 0 && entries.len() == limit {
-                rest += 1;
-                continue;
+        let (entries, rest) = match wanted {
+            None => (range.entries, range.remaining),
+            Some(mut wanted) => {
+                let (mut entries, mut rest) = (Vec::new(), 0);
+                for entry in range.entries {
+                    if limit > 0 && entries.len() == limit {
+                        rest += 1;
+                    } else if wanted(&entry)? {
+                        entries.push(entry);
+                    }
+                }
+                (entries, rest)
             }
-            if wanted(&entry)? {
-                last = Some(entry.key.clone());
-                entries.push(entry);
-            }
-        }
+        };
         let mut metadata = json!({"resourceVersion": range.revision.to_string()});
         if rest > 0
-            && let Some(last) = last
+            && let Some(last) = entries.last()
         {
-            metadata["continue"] = Continue::encode(i64::try_from(range.revision).unwrap_or(-1), &last).into();
+            metadata["continue"] = Continue::encode(i64::try_from(range.revision).unwrap_or(-1), &last.key).into();
             metadata["remainingItemCount"] = rest.into();
         }
         Ok(Page { entries, metadata })
@@ -312,27 +340,4 @@ impl ApiServer {
 pub(crate) fn parse_revision(text: &str) -> Result<u64, ApiError> {
     text.parse()
         .map_err(|_| ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}: it must be a number")))
-}
-
-/// A list of stored texts.
-fn spliced(served: &Served, page: &Page) -> Response<Body> {
-    let size: usize = page.entries.iter().map(|e| e.value.len() + 64).sum();
-    let mut text = Vec::with_capacity(size + 256);
-    text.extend_from_slice(
-        format!(
-            "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-            served.row.kind,
-            served.api_version(),
-            page.metadata
-        )
-        .as_bytes(),
-    );
-    for (i, entry) in page.entries.iter().enumerate() {
-        if i > 0 {
-            text.push(b',');
-        }
-        stored::write_item(&mut text, entry);
-    }
-    text.extend_from_slice(b"]}\n");
-    respond::json_text(StatusCode::OK, text)
 }

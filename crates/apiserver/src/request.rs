@@ -218,13 +218,14 @@ impl Accept {
         Self(wanted.into_iter().map(|(_, want)| want).collect())
     }
 
-    /// The first wanted form that lists and watches come in: tables are JSON alone.
+    /// The first wanted form that lists and watches come in: tables are JSON alone, and so are custom objects.
     ///
     /// # Errors
     /// 406 when none is wanted.
-    pub fn for_collection(&self) -> Result<(Format, View), ApiError> {
+    pub fn for_collection(&self, custom: bool) -> Result<(Format, View), ApiError> {
         self.first(|format, view| match view {
-            View::Object | View::Metadata => true,
+            View::Object => format == Format::Json || !custom,
+            View::Metadata => true,
             View::Table(_) => format == Format::Json,
             View::Discovery => false,
         })

@@ -12,7 +12,8 @@ use crate::served::Served;
 use crate::{stored, table};
 
 const JSON: &str = "application/json";
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// The media type of protobuf.
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// An answer of JSON text.
 pub fn json_text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
@@ -79,7 +80,7 @@ pub fn object(
     include: table::Include,
 ) -> Result<Response<Body>, ApiError> {
     let (format, view) = accept.first(|format, view| match view {
-        View::Object => true,
+        View::Object => format == Format::Json || !served.is_some_and(|served| served.is_custom()),
         View::Metadata => served.is_some(),
         View::Table(_) => served.is_some() && format == Format::Json,
         View::Discovery => false,
@@ -136,5 +137,5 @@ pub fn entry(
         return Ok(json_text(status, text));
     }
     let value = stored::decode(served, entry)?;
-    object(accept, Some(served), served.row.type_name, status, &value, include)
+    object(accept, Some(served), served.type_name(), status, &value, include)
 }

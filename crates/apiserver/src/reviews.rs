@@ -1,6 +1,8 @@
-//! Questions to the server: who am I, may I, may they, what stands for this token.
+//! What is answered and not stored. Questions to the server: who am I, may I, may they, what stands for this token. And the
+//! binding of a pod, and how the parts of the control plane are.
 
 use auth::{Attributes, ISSUER, Rule, User};
+use bytes::Bytes;
 use client::{Body, clock};
 use http::{Response, StatusCode};
 use object_model::{ApiError, meta, time};
@@ -13,8 +15,56 @@ use crate::table::Include;
 use crate::{ApiServer, respond};
 
 impl ApiServer {
+    /// A request for a kind that is not stored.
+    pub(crate) async fn answer_unstored(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        body: Bytes,
+    ) -> Result<Response<Body>, ApiError> {
+        match (served.kind(), request.verb) {
+            // The same as what is written to the pod, which the object names here.
+            ("Binding", _) => {
+                let binding = cx.decode(served.ty, &body)?;
+                let pod = ResourceRequest { name: meta::name(&binding).to_owned(), ..request.clone() };
+                self.bind(cx, &pod, &Served::find("", "v1", "pods")?, body).await
+            }
+            ("ComponentStatus", "list") => {
+                let metadata = json!({"resourceVersion": self.store.revision().to_string()});
+                self.list_response(cx, served, self.components(), metadata)
+            }
+            ("ComponentStatus", _) => {
+                let all = self.components();
+                let found = all.iter().find(|component| meta::name(component) == request.name);
+                let found = found.ok_or_else(|| served.not_found(&request.name))?;
+                let include = Include::of(cx.query.get("includeObject"));
+                respond::object(&cx.accept, Some(served), served.type_name(), StatusCode::OK, found, include)
+            }
+            _ => self.answer_review(cx, request, served, &body),
+        }
+    }
+
+    /// How the parts of the control plane are, which all run in this process: the store serves as long as it is open, the
+    /// others from the moment the first objects are there until the process ends.
+    fn components(&self) -> Vec<Value> {
+        let runs = self.is_ready() && !self.shutdown.is_cancelled();
+        let parts = [("controller-manager", runs), ("etcd-0", self.store.is_open()), ("scheduler", runs)];
+        let status = |(name, well): (&str, bool)| {
+            let condition = if well {
+                json!({"type": "Healthy", "status": "True", "message": "ok"})
+            } else {
+                json!({"type": "Healthy", "status": "False", "message": "not running"})
+            };
+            json!({
+                "apiVersion": "v1", "kind": "ComponentStatus", "metadata": {"name": name}, "conditions": [condition],
+            })
+        };
+        parts.map(status).to_vec()
+    }
+
     /// `POST` of a question: the same object with the answer in its status.
-    pub(crate) fn answer_review(
+    fn answer_review(
         &self,
         cx: &Context,
         request: &ResourceRequest,
@@ -22,12 +72,12 @@ impl ApiServer {
         body: &[u8],
     ) -> Result<Response<Body>, ApiError> {
         let mut review = cx.decode(served.ty, body)?;
-        served.row.default(&mut review);
-        let errors = served.row.validate(&review);
+        served.default(&mut review);
+        let errors = served.validate(&review);
         if !errors.is_empty() {
-            return Err(ApiError::invalid(served.row.group, served.row.kind, meta::name(&review), &errors));
+            return Err(ApiError::invalid(served.group(), served.kind(), meta::name(&review), &errors));
         }
-        review["status"] = match served.row.kind {
+        review["status"] = match served.kind() {
             "SelfSubjectReview" => {
                 meta::set(&mut review, "creationTimestamp", time::seconds(clock::now()));
                 json!({"userInfo": cx.user.to_value()})
@@ -54,7 +104,8 @@ impl ApiServer {
             "TokenReview" => self.token_status(&review["spec"]),
             other => return Err(ApiError::internal(format!("no answer to a {other}"))),
         };
-        respond::object(&cx.accept, Some(served), served.row.type_name, StatusCode::CREATED, &review, Include::None)
+        // There is no table of questions: who asks for one is told so.
+        respond::object(&cx.accept, None, served.type_name(), StatusCode::CREATED, &review, Include::None)
     }
 
     /// What a user may, as the status of an access review.

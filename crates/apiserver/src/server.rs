@@ -39,6 +39,7 @@ impl ApiServer {
         tls: Arc<rustls::ServerConfig>,
         cancel: CancellationToken,
     ) -> Result<()> {
+        self.clean_up_all();
         let upkeep = self.tasks.spawn(self.clone().keep_up(self.shutdown.clone()));
         self.accept(listener, tls, &cancel).await;
         self.shutdown.cancel();

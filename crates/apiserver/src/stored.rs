@@ -1,7 +1,10 @@
-//! Objects as the store holds them: JSON text without `apiVersion`, `kind` and `resourceVersion`.
+//! Objects as the store holds them: JSON text without `apiVersion`, `kind` and `resourceVersion`. Custom objects keep their
+//! `apiVersion`, which comes after the one that is put before them, and so counts.
 //!
 //! The text starts inside `metadata`, right after the place of the resourceVersion, so that a complete object is three
 //! slices written one after the other and nothing is parsed or serialised to read it.
+
+use std::io::Write as _;
 
 use bytes::Bytes;
 use object_model::ApiError;
@@ -10,8 +13,8 @@ use store::Entry;
 
 use crate::served::Served;
 
-/// The text to store for an object.
-pub fn encode(object: &Value) -> Bytes {
+/// The text to store for an object; with its `apiVersion`, where objects of several versions lie side by side.
+pub fn encode(object: &Value, versioned: bool) -> Bytes {
     let mut text = Vec::with_capacity(512);
     let mut first = true;
     let mut member = |text: &mut Vec<u8>, key: &str, value: &Value| {
@@ -30,27 +33,39 @@ pub fn encode(object: &Value) -> Bytes {
     }
     text.push(b'}');
     for (key, value) in object.as_object().into_iter().flatten() {
-        if !matches!(key.as_str(), "metadata" | "apiVersion" | "kind") {
+        let told = key == "kind" || (key == "apiVersion" && !versioned);
+        if key != "metadata" && !told {
             member(&mut text, key, value);
         }
     }
     text.push(b'}');
-    Bytes::from(text)
+    // What is kept has no room to grow.
+    Bytes::from(text.into_boxed_slice())
 }
 
 fn write(text: &mut Vec<u8>, value: &Value) {
     serde_json::to_writer(text, value).expect("JSON values with text keys always serialise");
 }
 
+/// What an item of a list begins with, and what follows the revision of any object.
+const ITEM_HEAD: &[u8] = b"{\"metadata\":{\"resourceVersion\":\"";
+const REVISION_END: &[u8] = b"\",";
+
 /// Writes a stored object as an item of a list: without apiVersion and kind.
 pub fn write_item(out: &mut Vec<u8>, entry: &Entry) {
-    write_body(out, b"{\"metadata\":{\"resourceVersion\":\"", entry, entry.mod_revision);
+    write_body(out, ITEM_HEAD, entry, entry.mod_revision);
+}
+
+/// How many bytes [`write_item`] writes.
+pub fn item_length(entry: &Entry) -> usize {
+    let digits = entry.mod_revision.checked_ilog10().unwrap_or(0) as usize + 1;
+    ITEM_HEAD.len() + digits + REVISION_END.len() + entry.value.len()
 }
 
 /// Writes a stored object with apiVersion and kind, as of `revision`.
 pub fn write_object(out: &mut Vec<u8>, served: &Served, entry: &Entry, revision: u64) {
     out.extend_from_slice(b"{\"kind\":\"");
-    out.extend_from_slice(served.row.kind.as_bytes());
+    out.extend_from_slice(served.kind().as_bytes());
     out.extend_from_slice(b"\",\"apiVersion\":\"");
     out.extend_from_slice(served.api_version().as_bytes());
     write_body(out, b"\",\"metadata\":{\"resourceVersion\":\"", entry, revision);
@@ -58,8 +73,9 @@ pub fn write_object(out: &mut Vec<u8>, served: &Served, entry: &Entry, revision:
 
 fn write_body(out: &mut Vec<u8>, head: &[u8], entry: &Entry, revision: u64) {
     out.extend_from_slice(head);
-    out.extend_from_slice(revision.to_string().as_bytes());
-    out.extend_from_slice(b"\",");
+    // Into a Vec this cannot fail.
+    _ = write!(out, "{revision}");
+    out.extend_from_slice(REVISION_END);
     out.extend_from_slice(&entry.value);
 }
 
@@ -72,7 +88,7 @@ pub fn decode_at(served: &Served, entry: &Entry, revision: u64) -> Result<Value,
     write_object(&mut text, served, entry, revision);
     let object: Value = serde_json::from_slice(&text)
         .map_err(|e| ApiError::internal(format!("read {} from the store: {e}", entry.key)))?;
-    Ok(if served.converts() { served.row.hooks.served(object) } else { object })
+    Ok(if served.converts() { served.hooks().served(object) } else { object })
 }
 
 /// A stored object as a value.

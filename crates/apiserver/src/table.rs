@@ -45,16 +45,16 @@ pub fn table(served: &Served, version: &str, objects: &[Value], metadata: &Value
 
 /// The column definitions.
 pub fn columns(served: &Served) -> Vec<Value> {
-    if served.row.columns.is_empty() {
+    if served.columns.is_empty() {
         return vec![column("Name", "string", "name", 0, NAME_HELP), column("Created At", "date", "", 0, CREATED_HELP)];
     }
-    served.row.columns.iter().map(|c| column(c.name, c.kind, c.format, c.priority, c.description)).collect()
+    served.columns.iter().map(|c| column(&c.name, &c.kind, &c.format, c.priority, &c.description)).collect()
 }
 
 const NAME_HELP: &str = "Name identifies the object within its namespace.";
 const CREATED_HELP: &str = "When the server created the object.";
 
-fn column(name: &str, kind: &str, format: &str, priority: i32, description: &str) -> Value {
+fn column(name: &str, kind: &str, format: &str, priority: i64, description: &str) -> Value {
     json!({"name": name, "type": kind, "format": format, "description": description, "priority": priority})
 }
 
@@ -64,17 +64,17 @@ pub fn rows(served: &Served, version: &str, objects: &[Value], include: Include)
     objects
         .iter()
         .map(|object| {
-            let cells = if served.row.columns.is_empty() {
+            let cells = if served.columns.is_empty() {
                 vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()]
             } else {
-                served.row.hooks.cells(object, now)
+                served.hooks().cells(object, now)
             };
             let mut row = json!({"cells": cells});
             match include {
                 Include::None => {}
                 Include::Object => {
                     row["object"] = object.clone();
-                    row["object"]["kind"] = served.row.kind.into();
+                    row["object"]["kind"] = served.kind().into();
                     row["object"]["apiVersion"] = served.api_version().into();
                 }
                 Include::Metadata => {

@@ -30,7 +30,7 @@ impl ApiServer {
         let type_name = "authentication.v1.TokenRequest";
         let mut asked = cx.decode(schema_of(type_name)?, body)?;
         let account = self
-            .stored_object(served.row.plural, &request.namespace, &request.name)?
+            .stored_object(served.plural(), &request.namespace, &request.name)?
             .ok_or_else(|| served.not_found(&request.name))?;
         let path = FieldPath::new("spec").child("expirationSeconds");
         let seconds = asked["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);

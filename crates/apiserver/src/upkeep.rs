@@ -28,8 +28,8 @@ impl ApiServer {
             if let Err(error) = self.store.compact(before).await {
                 tracing::warn!("compact the store: {error}");
             }
-            for served in Served::all().filter(|s| s.row.is_stored() && !s.converts()) {
-                if let Some(seconds) = served.row.hooks.time_to_live() {
+            for served in Served::built_in().filter(|s| s.is_stored() && !s.converts()) {
+                if let Some(seconds) = served.hooks().time_to_live() {
                     self.expire(&served, i64::from(seconds)).await;
                 }
             }

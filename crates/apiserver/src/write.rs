@@ -1,5 +1,7 @@
 //! Writing objects: create, update, patch, and the rules all of them share.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use client::{Body, clock};
 use http::{Response, StatusCode, header};
@@ -37,7 +39,7 @@ impl ApiServer {
         if served.namespaced() && request.namespace.is_empty() {
             return Err(ApiError::method_not_allowed());
         }
-        let object = cx.decode(served.ty, &body)?;
+        let object = cx.decode_object(served, &body)?;
         let object = self.insert(cx, request, served, object, Managers::None).await?;
         written(cx, served, StatusCode::CREATED, &object)
     }
@@ -57,12 +59,19 @@ impl ApiServer {
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             meta::set(&mut object, field, Value::Null);
         }
-        if managers == Managers::None {
-            meta::set(&mut object, "managedFields", Value::Null);
-        }
+        let manager = manager(cx)?;
         meta::set(&mut object, "uid", uuid::Uuid::new_v4().to_string());
         meta::set(&mut object, "creationTimestamp", time::seconds(clock::now()));
         self.complete(served, &mut object);
+        if managers == Managers::None {
+            let api_version = served.api_version();
+            managers::track(
+                &writer(served, &request.subresource, &manager, &api_version),
+                served.place(),
+                &Value::Null,
+                &mut object,
+            );
+        }
         admission::admit_create(self, &cx.user, served, &request.namespace, &mut object).await?;
         let base = object["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
         let generate = meta::name(&object).is_empty() && !base.is_empty();
@@ -73,16 +82,18 @@ impl ApiServer {
                 meta::set(&mut object, "name", names::generated(&base, &names::suffix(rand::random())));
             }
             // With its name: there are kinds that write it elsewhere, too.
-            served.row.hooks.prepare_create(&mut object);
-            if served.row.has_generation {
+            served.hooks().prepare_create(&mut object);
+            served.hooks().stamp(&mut object, &Value::Null, kinds::Now(clock::now()));
+            if served.has_generation {
                 meta::set(&mut object, "generation", 1);
             }
-            schema::normalise(served.ty, &mut object);
+            self.settle(served, &mut object)?;
+            served.normalise(&mut object);
             let name = meta::name(&object).to_owned();
-            judge(served, &name, &served.row.validate(&object))?;
+            judge(served, &name, &served.validate(&object))?;
             if cx.dry_run()? {
                 if self.store.get(&served.key(&request.namespace, &name)).is_some() {
-                    return Err(ApiError::already_exists(served.row.group, served.row.plural, &name));
+                    return Err(ApiError::already_exists(served.group(), served.plural(), &name));
                 }
                 return Ok(object);
             }
@@ -94,7 +105,7 @@ impl ApiServer {
                 }
                 Err(StoreError::Mismatch(_)) if generate && tried < NAME_TRIES => {}
                 Err(StoreError::Mismatch(_)) => {
-                    let error = ApiError::already_exists(served.row.group, served.row.plural, &name);
+                    let error = ApiError::already_exists(served.group(), served.plural(), &name);
                     return Err(if generate { error.retry_after(1) } else { error });
                 }
                 Err(error) => return Err(store_failed(&error)),
@@ -116,24 +127,24 @@ impl ApiServer {
             let scale = cx.decode(ty, &body)?;
             return self.modify_scale(cx, request, served, |_| Ok(scale.clone())).await;
         }
-        let wanted = cx.decode(served.ty, &body)?;
+        let wanted = cx.decode_object(served, &body)?;
         let missing = self.store.get(&served.key(&request.namespace, &request.name)).is_none();
-        if missing && served.row.create_by_update && request.subresource.is_empty() {
+        if missing && served.create_by_update && request.subresource.is_empty() {
             let object = self.insert(cx, request, served, wanted, Managers::None).await?;
             return respond::object(
                 &cx.accept,
                 Some(served),
-                served.row.type_name,
+                served.type_name(),
                 StatusCode::CREATED,
                 &object,
                 Include::Metadata,
             );
         }
         let given = meta::resource_version(&wanted).to_owned();
-        if given.is_empty() && !missing && !served.row.unconditional_update {
+        if given.is_empty() && !missing && !served.unconditional_update {
             let path = FieldPath::new("metadata").child("resourceVersion");
             let error = FieldError::invalid(&path, 0, "must be specified for an update");
-            return Err(ApiError::invalid(served.row.group, served.row.kind, &request.name, &[error]));
+            return Err(ApiError::invalid(served.group(), served.kind(), &request.name, &[error]));
         }
         if meta::name(&wanted).is_empty() {
             return Err(ApiError::bad_request(format!(
@@ -156,9 +167,16 @@ impl ApiServer {
         body: Bytes,
     ) -> Result<Response<Body>, ApiError> {
         let ty = if request.subresource == "scale" { schema_of("autoscaling.v1.Scale")? } else { served.ty };
+        let structure = served.structure.as_deref().filter(|_| request.subresource != "scale");
         let content_type = cx.content_type().to_owned();
-        if !PATCH_TYPES.contains(&content_type.as_str()) || (request.subresource == "scale" && content_type == APPLY) {
-            return Err(unsupported_media_type(&PATCH_TYPES));
+        // Lists of custom objects say nothing of how they are merged strategically.
+        let known: &[&str] =
+            if served.is_custom() { &[PATCH_TYPES[0], PATCH_TYPES[1], PATCH_TYPES[3]] } else { &PATCH_TYPES };
+        if !known.contains(&content_type.as_str()) {
+            return Err(unsupported_media_type(known));
+        }
+        if content_type == APPLY && request.subresource == "scale" {
+            return self.apply_scale(cx, request, served, &body).await;
         }
         if content_type == APPLY {
             return self.apply(cx, request, served, &body).await;
@@ -186,7 +204,7 @@ impl ApiServer {
                     format!("the server rejected our request due to an error in our request: {text}"),
                 ),
             })?;
-            cx.decode_patched(ty, patched, &patch)
+            cx.decode_patched(ty, structure, patched, &patch)
         };
         if request.subresource == "scale" {
             return self.modify_scale(cx, request, served, apply).await;
@@ -203,14 +221,14 @@ impl ApiServer {
         served: &Served,
         body: &[u8],
     ) -> Result<Response<Body>, ApiError> {
-        let manager = managers::name_of(cx.query.get("fieldManager"), "", true)?;
+        let manager = manager(cx)?;
         let api_version = served.api_version();
-        let writer = writer(served, request, manager, &api_version);
+        let writer = writer(served, &request.subresource, &manager, &api_version);
         let force = cx.query.flag("force");
-        let configuration = cx.decode_configuration(served.ty, body)?;
+        let configuration = cx.decode_configuration(request, served, body)?;
         let is_there = || self.store.get(&served.key(&request.namespace, &request.name)).is_some();
         if request.subresource.is_empty() && !is_there() {
-            let object = managers::apply(&writer, served.ty, &Value::Null, &configuration, force)?;
+            let object = managers::apply(&writer, served.place(), &Value::Null, &configuration, force)?;
             match self.insert(cx, request, served, object, Managers::Given).await {
                 Ok(object) => return written(cx, served, StatusCode::CREATED, &object),
                 // Somebody else was first.
@@ -219,7 +237,7 @@ impl ApiServer {
             }
         }
         let change = |current: &Value| {
-            let mut object = managers::apply(&writer, served.ty, current, &configuration, force)?;
+            let mut object = managers::apply(&writer, served.place(), current, &configuration, force)?;
             meta::set(&mut object, "resourceVersion", meta::resource_version(&configuration));
             Ok(object)
         };
@@ -234,18 +252,49 @@ impl ApiServer {
         served: &Served,
         change: impl Fn(&Value) -> Result<Value, ApiError>,
     ) -> Result<Response<Body>, ApiError> {
+        let paths = served.scale.as_ref().ok_or_else(ApiError::method_not_allowed)?;
+        self.modify_for_scale(cx, request, served, |current| {
+            let wanted = change(&kinds::scale::of(paths, current))?;
+            let mut object = current.clone();
+            set_scale(served, request, &mut object, &wanted)?;
+            meta::set(&mut object, "resourceVersion", meta::resource_version(&wanted));
+            Ok(object)
+        })
+        .await
+    }
+
+    /// Server-side apply of a Scale: its manager shares in the field that the replicas are kept in.
+    async fn apply_scale(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        body: &[u8],
+    ) -> Result<Response<Body>, ApiError> {
+        let (manager, api_version) = (manager(cx)?, served.api_version());
+        let writer = writer(served, &request.subresource, &manager, &api_version);
+        let scale = cx.decode_yaml(schema_of("autoscaling.v1.Scale")?, body)?;
+        let mut configuration = json!({});
+        set_scale(served, request, &mut configuration, &json!({"spec": scale["spec"]}))?;
+        self.modify_for_scale(cx, request, served, |current| {
+            let mut object = managers::apply(&writer, served.place(), current, &configuration, cx.query.flag("force"))?;
+            meta::set(&mut object, "resourceVersion", meta::resource_version(&scale));
+            Ok(object)
+        })
+        .await
+    }
+
+    async fn modify_for_scale(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        change: impl Fn(&Value) -> Result<Value, ApiError>,
+    ) -> Result<Response<Body>, ApiError> {
+        let paths = served.scale.as_ref().ok_or_else(ApiError::method_not_allowed)?;
         let main = ResourceRequest { subresource: String::new(), ..request.clone() };
-        let object = self
-            .modify(cx, &main, served, |current| {
-                let scale = kinds::scale::of(served.row, current).ok_or_else(ApiError::method_not_allowed)?;
-                let wanted = change(&scale)?;
-                let mut object = current.clone();
-                kinds::scale::set(served.row, &mut object, &wanted)?;
-                meta::set(&mut object, "resourceVersion", meta::resource_version(&wanted));
-                Ok(object)
-            })
-            .await?;
-        let scale = kinds::scale::of(served.row, &object).ok_or_else(ApiError::method_not_allowed)?;
+        let object = self.modify_through(cx, &main, served, &request.subresource, change).await?;
+        let scale = kinds::scale::of(paths, &object);
         respond::object(&cx.accept, None, "autoscaling.v1.Scale", StatusCode::OK, &scale, Include::None)
     }
 
@@ -257,6 +306,18 @@ impl ApiServer {
         cx: &Context,
         request: &ResourceRequest,
         served: &Served,
+        change: impl Fn(&Value) -> Result<Value, ApiError>,
+    ) -> Result<Value, ApiError> {
+        self.modify_through(cx, request, served, &request.subresource, change).await
+    }
+
+    /// The same, where managers write `through` another subresource than the rules of the write are those of.
+    async fn modify_through(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        through: &str,
         change: impl Fn(&Value) -> Result<Value, ApiError>,
     ) -> Result<Value, ApiError> {
         let key = served.key(&request.namespace, &request.name);
@@ -275,8 +336,8 @@ impl ApiServer {
             let uid = meta::uid(&wanted);
             if !uid.is_empty() && uid != meta::uid(&current) {
                 return Err(ApiError::conflict(
-                    served.row.group,
-                    served.row.plural,
+                    served.group(),
+                    served.plural(),
                     &request.name,
                     format!(
                         "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
@@ -286,12 +347,12 @@ impl ApiServer {
             }
             let mut object = self.prepare(served, request, wanted, &current)?;
             if cx.content_type() != APPLY {
-                let agent = cx.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-                let manager = managers::name_of(cx.query.get("fieldManager"), agent, false)?;
-                let api_version = served.api_version();
-                managers::track(&writer(served, request, manager, &api_version), served.ty, &current, &mut object);
+                let (manager, api_version) = (manager(cx)?, served.api_version());
+                let writer = writer(served, through, &manager, &api_version);
+                managers::track(&writer, served.place(), &current, &mut object);
             }
-            admission::admit_update(self, &cx.user, served, &request.namespace, &object, &current)?;
+            let place = (request.namespace.as_str(), request.subresource.as_str());
+            admission::admit_update(self, &cx.user, served, place, &object, &current)?;
             if stored::same(&object, &current) || cx.dry_run()? {
                 return Ok(object);
             }
@@ -324,7 +385,7 @@ impl ApiServer {
         mut wanted: Value,
         current: &Value,
     ) -> Result<Value, ApiError> {
-        let hooks = served.row.hooks;
+        let hooks = served.hooks();
         for field in [
             "uid",
             "creationTimestamp",
@@ -341,8 +402,12 @@ impl ApiServer {
             "" => hooks.prepare_update(&mut wanted, current),
             name => hooks.prepare_subresource_update(name, &mut wanted, current),
         }
-        schema::normalise(served.ty, &mut wanted);
-        if served.row.has_generation && request.subresource.is_empty() && hooks.spec_changed(&wanted, current) {
+        hooks.stamp(&mut wanted, current, kinds::Now(clock::now()));
+        if request.subresource.is_empty() {
+            self.settle(served, &mut wanted)?;
+        }
+        served.normalise(&mut wanted);
+        if served.has_generation && request.subresource != "status" && hooks.spec_changed(&wanted, current) {
             meta::set(&mut wanted, "generation", meta::generation(current) + 1);
         }
         let name = &request.name;
@@ -356,30 +421,25 @@ impl ApiServer {
                     new.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ")
                 );
                 return Err(ApiError::invalid(
-                    served.row.group,
-                    served.row.kind,
+                    served.group(),
+                    served.kind(),
                     name,
                     &[FieldError::forbidden(&path, text)],
                 ));
             }
         }
-        judge(served, name, &served.row.validate(&wanted))?;
-        judge(
-            served,
-            name,
-            &match request.subresource.as_str() {
-                "" => served.row.validate_update(&wanted, current),
-                "status" => hooks.validate_status_update(&wanted, current),
-                _ => Vec::new(),
-            },
-        )?;
+        let errors = match request.subresource.as_str() {
+            "" => served.validate_change(&wanted, current),
+            name => served.validate_part(name, &wanted, current),
+        };
+        judge(served, name, &errors)?;
         Ok(wanted)
     }
 
     fn complete(&self, served: &Served, object: &mut Value) {
         object["apiVersion"] = served.api_version().into();
-        object["kind"] = served.row.kind.into();
-        served.row.default(object);
+        object["kind"] = served.kind().into();
+        served.default(object);
     }
 
     pub(crate) async fn put(
@@ -391,11 +451,11 @@ impl ApiServer {
         object: &Value,
     ) -> Result<std::sync::Arc<Entry>, StoreError> {
         let value = if served.converts() {
-            stored::encode(&served.row.hooks.stored(object.clone()))
+            stored::encode(&served.hooks().stored(object.clone()), served.is_custom())
         } else {
-            stored::encode(object)
+            stored::encode(object, false)
         };
-        let durability = if served.row.hooks.is_heartbeat() && expect != Expect::Absent {
+        let durability = if served.hooks().is_heartbeat() && expect != Expect::Absent {
             Durability::Relaxed
         } else {
             Durability::Synced
@@ -487,15 +547,29 @@ enum Managers {
     Given,
 }
 
-fn writer<'a>(served: &Served, request: &'a ResourceRequest, name: &'a str, api_version: &'a str) -> Writer<'a> {
-    let has_status = served.row.has_status;
-    Writer { name, api_version, subresource: &request.subresource, has_status, now: clock::now() }
+fn writer<'a>(served: &Served, subresource: &'a str, name: &'a str, api_version: &'a str) -> Writer<'a> {
+    Writer { name, api_version, subresource, has_status: served.has_status, now: clock::now() }
+}
+
+/// Writes the replicas of a Scale into an object.
+fn set_scale(served: &Served, request: &ResourceRequest, object: &mut Value, scale: &Value) -> Result<(), ApiError> {
+    let paths = served.scale.as_ref().ok_or_else(ApiError::method_not_allowed)?;
+    kinds::scale::set(paths, object, scale).map_err(|error| match error {
+        Some(error) => ApiError::invalid("autoscaling", "Scale", &request.name, &[error]),
+        None => served.stale(&request.name),
+    })
+}
+
+/// Who a request says that it is for.
+fn manager(cx: &Context) -> Result<Cow<'_, str>, ApiError> {
+    let agent = cx.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    managers::name_of(cx.query.get("fieldManager"), agent, cx.options_kind(), cx.content_type() == APPLY)
 }
 
 /// A written object as the client wants it.
 fn written(cx: &Context, served: &Served, status: StatusCode, object: &Value) -> Result<Response<Body>, ApiError> {
     let include = Include::of(cx.query.get("includeObject"));
-    respond::object(&cx.accept, Some(served), served.row.type_name, status, object, include)
+    respond::object(&cx.accept, Some(served), served.type_name(), status, object, include)
 }
 
 /// Sets a condition of an object by its type.
@@ -523,12 +597,12 @@ pub(crate) fn has_finalizers(object: &Value) -> bool {
 }
 
 fn judge(served: &Served, name: &str, errors: &[FieldError]) -> Result<(), ApiError> {
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(served.row.group, served.row.kind, name, errors)) }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(served.group(), served.kind(), name, errors)) }
 }
 
 /// Checks that the body is what the URL says, and fills in what the URL knows.
 fn check_identity(served: &Served, request: &ResourceRequest, object: &mut Value) -> Result<(), ApiError> {
-    let (api_version, kind) = (served.api_version(), served.row.kind);
+    let (api_version, kind) = (served.api_version(), served.kind());
     let given = (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default());
     if !given.1.is_empty() && given.1 != kind {
         return Err(ApiError::bad_request(format!(
@@ -566,7 +640,7 @@ fn check_identity(served: &Served, request: &ResourceRequest, object: &mut Value
     } else if name.is_empty() && object["metadata"]["generateName"].as_str().unwrap_or_default().is_empty() {
         let path = FieldPath::new("metadata").child("name");
         return Err(ApiError::invalid(
-            served.row.group,
+            served.group(),
             kind,
             "",
             &[FieldError::required(&path, "name or generateName is required")],

@@ -48,11 +48,6 @@ impl Environment {
         self
     }
 
-    /// Whether a word may not be the name of a variable.
-    pub fn is_reserved(name: &str) -> bool {
-        crate::parser::RESERVED.contains(&name)
-    }
-
     pub(crate) fn variable(&self, name: &str) -> Option<&Declaration> {
         self.variables.get(name)
     }

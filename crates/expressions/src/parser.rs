@@ -9,7 +9,7 @@ use crate::value::Value;
 
 /// How long an expression may be, in characters.
 const MAX_LENGTH: usize = 100_000;
-pub(crate) const RESERVED: [&str; 17] = [
+const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",

@@ -3,48 +3,75 @@
 //! A kind is one row and its hooks; what the row does not say is the same for all. Routes, discovery, OpenAPI, storage
 //! keys, table output and generations are derived from the row by whoever needs them. Hooks are pure: time is handed in.
 
+mod admissionregistration;
+pub mod apiextensions;
+mod apiregistration;
 mod apps;
 mod authentication;
 mod authorization;
+mod autoscaling;
 mod batch;
+pub mod cel;
+mod cells;
+mod certificates;
 mod claim;
 mod coordination;
 mod core;
 pub mod cron;
 mod discovery;
 mod events;
+mod flowcontrol;
 pub mod indexes;
 pub mod meta;
 mod networking;
+mod node;
 mod pod_template;
 mod policy;
 mod rbac;
-pub mod rules;
+mod resource;
+mod rules;
 pub mod scale;
+mod scheduling;
 mod storage;
+mod storagemigration;
 pub mod typed;
 pub mod volumes;
 mod walk;
 
+pub use certificates::signing_request::requested_organizations;
 pub use claim::{Claim, Pool};
 pub use k8s_openapi as k8s;
 
 use object_model::FieldError;
 use serde_json::Value;
 
-/// Every built-in kind that is served. A kind that does nothing is not served.
+/// Every built-in kind that is served. Where several are views of one collection, the first owns it.
 pub static RESOURCES: &[&Resource] = &[
+    &core::binding::RESOURCE,
+    &core::component_status::RESOURCE,
     &core::config_map::RESOURCE,
     &core::endpoints::RESOURCE,
     &core::event::RESOURCE,
+    &core::limit_range::RESOURCE,
     &core::namespace::RESOURCE,
     &core::node::RESOURCE,
     &core::persistent_volume::RESOURCE,
     &core::persistent_volume_claim::RESOURCE,
     &core::pod::RESOURCE,
+    &core::pod_template::RESOURCE,
+    &core::replication_controller::RESOURCE,
+    &core::resource_quota::RESOURCE,
     &core::secret::RESOURCE,
     &core::service::RESOURCE,
     &core::service_account::RESOURCE,
+    &apiextensions::custom_resource_definition::RESOURCE,
+    &admissionregistration::policy::MUTATING,
+    &admissionregistration::policy::VALIDATING,
+    &admissionregistration::policy_binding::MUTATING,
+    &admissionregistration::policy_binding::VALIDATING,
+    &admissionregistration::webhook::MUTATING,
+    &admissionregistration::webhook::VALIDATING,
+    &apiregistration::api_service::RESOURCE,
     &apps::controller_revision::RESOURCE,
     &apps::daemon_set::RESOURCE,
     &apps::deployment::RESOURCE,
@@ -56,19 +83,42 @@ pub static RESOURCES: &[&Resource] = &[
     &authorization::LOCAL_ACCESS,
     &authorization::SELF_ACCESS,
     &authorization::SELF_RULES,
+    &autoscaling::v2::RESOURCE,
+    &autoscaling::v1::RESOURCE,
     &batch::cron_job::RESOURCE,
     &batch::job::RESOURCE,
+    &certificates::cluster_trust_bundle::RESOURCE,
+    &certificates::pod_certificate_request::RESOURCE,
+    &certificates::signing_request::RESOURCE,
     &coordination::lease::RESOURCE,
     &discovery::endpoint_slice::RESOURCE,
     &events::event::RESOURCE,
-    &policy::pod_disruption_budget::RESOURCE,
-    &storage::storage_class::RESOURCE,
+    &flowcontrol::flow_schema::RESOURCE,
+    &flowcontrol::priority_level::RESOURCE,
     &networking::ingress::RESOURCE,
     &networking::ingress_class::RESOURCE,
+    &networking::ip_address::RESOURCE,
+    &networking::network_policy::RESOURCE,
+    &networking::service_cidr::RESOURCE,
+    &node::runtime_class::RESOURCE,
+    &policy::pod_disruption_budget::RESOURCE,
     &rbac::role::CLUSTER_ROLE,
     &rbac::role::ROLE,
     &rbac::binding::CLUSTER_ROLE_BINDING,
     &rbac::binding::ROLE_BINDING,
+    &resource::device_class::RESOURCE,
+    &resource::device_taint_rule::RESOURCE,
+    &resource::resource_claim::CLAIM,
+    &resource::resource_claim::TEMPLATE,
+    &resource::resource_slice::RESOURCE,
+    &scheduling::priority_class::RESOURCE,
+    &storage::csi_driver::RESOURCE,
+    &storage::csi_node::RESOURCE,
+    &storage::csi_storage_capacity::RESOURCE,
+    &storage::storage_class::RESOURCE,
+    &storage::volume_attachment::RESOURCE,
+    &storage::volume_attributes_class::RESOURCE,
+    &storagemigration::storage_version_migration::RESOURCE,
 ];
 
 /// Whether objects live in a namespace.
@@ -112,6 +162,15 @@ impl Column {
         Self { kind: "integer", ..Self::text(name, description) }
     }
 
+    const fn boolean(name: &'static str, description: &'static str) -> Self {
+        Self { kind: "boolean", ..Self::text(name, description) }
+    }
+
+    /// What upstream prints, instead of an age, for kinds that have no columns of their own.
+    const fn created() -> Self {
+        Self { kind: "date", ..Self::text("Created At", "When the object was created.") }
+    }
+
     const fn wide(self) -> Self {
         Self { priority: 1, ..self }
     }
@@ -130,6 +189,18 @@ pub struct Subresource {
     pub version: &'static str,
     /// Kind of the body.
     pub kind: &'static str,
+}
+
+impl Subresource {
+    /// A part of the object with rules of its own, whose body is the whole object.
+    const fn part(name: &'static str, group: &'static str, kind: &'static str) -> Self {
+        Self { name, verbs: OBJECT_VERBS, group, version: "v1", kind }
+    }
+
+    /// The status.
+    const fn status(group: &'static str, kind: &'static str) -> Self {
+        Self::part("status", group, kind)
+    }
 }
 
 /// All that is known about one kind.
@@ -212,7 +283,7 @@ impl Resource {
 
     /// Everything wrong with a new object.
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = if self.is_stored() { meta::validate(self, object) } else { Vec::new() };
+        let mut errors = if self.is_stored() { meta::validate(self.hooks, self.scope, object) } else { Vec::new() };
         errors.extend(self.hooks.validate(object));
         errors
     }
@@ -264,10 +335,10 @@ pub struct DefaultClass {
 
 /// What is special about a kind. Every hook does nothing, or the common thing, by default.
 ///
-/// The order of a write: [`Resource::default`] → admission → `prepare_…` → [`Resource::validate`] and, for a change,
+/// The order of a write: [`Resource::default`] → admission → `prepare_…` → `stamp` → [`Resource::validate`] and, for a change,
 /// [`meta::carry_over`] before and [`Resource::validate_update`] after it. Placing a pod on a node (`binding`) is the one
 /// change of a spec that does not go through `validate_update`: a pod's `nodeName` cannot be changed otherwise.
-pub trait Kind: Sync {
+pub trait Kind: Send + Sync {
     /// Sets defaults beyond those of the schema table. Must be idempotent.
     fn default(&self, _object: &mut Value) {}
 
@@ -291,6 +362,9 @@ pub trait Kind: Sync {
         self.prepare_status_update(new, old);
     }
 
+    /// Notes the time of what is new or has changed, where the kind keeps such times. `old` is null for a new object.
+    fn stamp(&self, _new: &mut Value, _old: &Value, _now: Now) {}
+
     /// What is wrong with the object, beside its metadata.
     fn validate(&self, _object: &Value) -> Vec<FieldError> {
         Vec::new()
@@ -304,6 +378,11 @@ pub trait Kind: Sync {
     /// What is wrong with a change of the status.
     fn validate_status_update(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
         Vec::new()
+    }
+
+    /// What is wrong with a change through a subresource whose body is the object itself.
+    fn validate_subresource_update(&self, name: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+        if name == "status" { self.validate_status_update(new, old) } else { Vec::new() }
     }
 
     /// What is wrong with a name; empty if nothing.
@@ -322,11 +401,18 @@ pub trait Kind: Sync {
     }
 
     /// One cell per column.
-    fn cells(&self, object: &Value, now: Now) -> Vec<Value>;
+    fn cells(&self, object: &Value, now: Now) -> Vec<Value> {
+        vec![cells::name(object), cells::age(object, now)]
+    }
 
     /// Seconds between the request to delete and the end, of the wish of the client.
     fn grace_period(&self, _object: &Value, _asked: Option<i64>) -> i64 {
         0
+    }
+
+    /// Whether what belongs to an object stays when it is deleted and nobody says what is to become of it.
+    fn orphans_dependents(&self) -> bool {
+        false
     }
 
     /// What the request to delete an object changes in it, if it stays for a while.
@@ -339,6 +425,21 @@ pub trait Kind: Sync {
 
     /// Whether the objects say what somebody may do: the server's authoriser follows them.
     fn is_policy(&self) -> bool {
+        false
+    }
+
+    /// What whoever uses the kind is warned of: that it is deprecated, and by what it is replaced.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether a finalizer may be any qualified name; those of most built-in kinds have a domain and a path.
+    fn any_finalizer(&self) -> bool {
+        false
+    }
+
+    /// Whether the objects define resources, which are served as the built-in ones are.
+    fn defines_resources(&self) -> bool {
         false
     }
 
@@ -393,7 +494,8 @@ fn keep_all_but_status(new: &mut Value, old: &Value) {
     *new = result;
 }
 
-fn copy_field(to: &mut Value, from: &Value, field: &str) {
+/// Takes one field from another object, or takes it out where that has none.
+pub fn copy_field(to: &mut Value, from: &Value, field: &str) {
     let Some(object) = to.as_object_mut() else { return };
     match from.get(field) {
         Some(value) => {
@@ -430,14 +532,22 @@ const REVIEW: Resource = Resource {
     hooks: &Unnamed,
 };
 
+/// What most kinds have in common whose objects live in a namespace: all verbs, and nothing else.
+const NAMESPACED: Resource = Resource {
+    scope: Scope::Namespaced,
+    verbs: ALL_VERBS,
+    unconditional_update: true,
+    columns: &[Column::name(), Column::age()],
+    ..REVIEW
+};
+
+/// The same for kinds whose objects live in none.
+const CLUSTER: Resource = Resource { scope: Scope::Cluster, ..NAMESPACED };
+
 /// No kind at all.
 struct Unnamed;
 
-impl Kind for Unnamed {
-    fn cells(&self, _object: &Value, _now: Now) -> Vec<Value> {
-        Vec::new()
-    }
-}
+impl Kind for Unnamed {}
 
 const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const OBJECT_VERBS: &[&str] = &["get", "patch", "update"];

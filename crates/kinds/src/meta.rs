@@ -3,7 +3,7 @@
 use object_model::{FieldError, FieldPath, names};
 use serde_json::Value;
 
-use crate::{Resource, Scope, walk};
+use crate::{Kind, Scope, walk};
 
 /// Bytes that all annotations of one object may have together.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
@@ -12,7 +12,7 @@ const MAX_ANNOTATIONS: usize = 256 * 1024;
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
 /// Everything wrong with the metadata of an object of this kind.
-pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
+pub fn validate(hooks: &dyn Kind, scope: Scope, object: &Value) -> Vec<FieldError> {
     let path = FieldPath::new("metadata");
     let metadata = &object["metadata"];
     let mut errors = Vec::new();
@@ -20,7 +20,7 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     if let Some(base) = walk::text(metadata, "generateName") {
         // The random suffix ends the name well whatever the base ends with.
         let probe = base.strip_suffix('-').map_or_else(|| base.to_owned(), |base| format!("{base}a"));
-        let problems = resource.hooks.name_problems(&probe);
+        let problems = hooks.name_problems(&probe);
         errors.extend(problems.into_iter().map(|why| FieldError::invalid(&path.child("generateName"), base, why)));
     }
     if name.is_empty() {
@@ -28,12 +28,12 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     } else {
         let mut problems = names::path_segment(name);
         if problems.is_empty() {
-            problems = resource.hooks.name_problems(name);
+            problems = hooks.name_problems(name);
         }
         errors.extend(problems.into_iter().map(|why| FieldError::invalid(&path.child("name"), name, why)));
     }
     let namespace = object_model::meta::namespace(object);
-    match resource.scope {
+    match scope {
         Scope::Namespaced if namespace.is_empty() => errors.push(FieldError::required(&path.child("namespace"), "")),
         Scope::Namespaced => errors.extend(
             names::dns_label(namespace)
@@ -52,7 +52,7 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
         let path = path.child("finalizers");
         errors
             .extend(names::qualified_name(finalizer).into_iter().map(|why| FieldError::invalid(&path, finalizer, why)));
-        if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
+        if !hooks.any_finalizer() && !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
             errors.push(FieldError::invalid(
                 &path,
                 finalizer,

@@ -1,34 +1,10 @@
 //! Refusals, in upstream's words.
 
+mod check;
+
+use check::{change, check, lines, pod, read, row};
 use expect_test::{Expect, expect};
-use kinds::{Resource, resource};
-use object_model::FieldError;
-use schema::decode_yaml;
-use serde_json::{Value, json};
-
-fn row(group: &str, plural: &str) -> &'static Resource {
-    resource(group, "v1", plural).expect("in the table")
-}
-
-fn read(row: &Resource, yaml: &str) -> Value {
-    let mut object = decode_yaml(row.ty(), yaml.as_bytes()).expect("decodes").value;
-    row.default(&mut object);
-    object
-}
-
-fn lines(errors: &[FieldError]) -> String {
-    errors.iter().map(|error| format!("{error}\n")).collect()
-}
-
-fn check(group: &str, plural: &str, yaml: &str, expected: Expect) {
-    let row = row(group, plural);
-    let object = read(row, yaml);
-    expected.assert_eq(&lines(&row.validate(&object)));
-}
-
-fn pod(spec: &str, expected: Expect) {
-    check("", "pods", &format!("metadata: {{name: a, namespace: default}}\nspec: {{{spec}}}"), expected);
-}
+use serde_json::json;
 
 #[test]
 fn names() {
@@ -93,6 +69,7 @@ fn containers() {
             spec.containers[0].env[0].name: Invalid value: "A=B": a valid environment variable name must consist only of printable ASCII characters other than '='
             spec.containers[0].env[1].name: Required value
             spec.containers[0].env[2].valueFrom: Invalid value: "": may not be specified when `value` is not empty
+            spec.containers[0].env[2].valueFrom.fieldRef.fieldPath: Unsupported value: "a": supported values: "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"
         "#]],
     );
     pod(
@@ -238,14 +215,6 @@ fn other_kinds() {
         spec.taints[1].effect: Required value
     "#]],
     );
-}
-
-fn change(group: &str, plural: &str, old: &str, change: impl Fn(&mut Value), expected: Expect) {
-    let row = row(group, plural);
-    let old = read(row, old);
-    let mut new = old.clone();
-    change(&mut new);
-    expected.assert_eq(&lines(&row.validate_update(&new, &old)));
 }
 
 #[test]

@@ -1,14 +1,18 @@
 //! The objects every cluster has from its first start.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use auth::{Rule, bootstrap};
 use client::{Api, Client, ListParams, Patch, Resource};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use kinds::volumes;
-use object_model::{Reason, meta};
+use object_model::{Reason, meta, time};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::flow_control;
 
 /// The namespaces of a fresh cluster. `docker` is where the containers of the Docker API will be seen.
 const NAMESPACES: [&str; 5] = ["default", "kube-system", "kube-public", "kube-node-lease", "docker"];
@@ -19,6 +23,9 @@ const CLUSTER_ROLE_BINDINGS: Resource = rbac("clusterrolebindings");
 /// How many are written at a time: what is written together shares a flush.
 const AT_ONCE: usize = 64;
 
+/// How often somebody's deletion of what is kept is mended (upstream's interval).
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
 const fn rbac(plural: &'static str) -> Resource {
     Resource { group: "rbac.authorization.k8s.io", version: "v1", plural }
 }
@@ -27,7 +34,7 @@ const fn rbac(plural: &'static str) -> Resource {
 ///
 /// # Errors
 /// When one cannot be made.
-pub async fn ensure(client: &Client) -> Result<()> {
+pub async fn ensure(client: &Client, service_range: &str) -> Result<()> {
     let namespaces = client.api(Resource { group: "", version: "v1", plural: "namespaces" });
     let wanted = NAMESPACES.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     ensure_all(&namespaces, wanted.to_vec(), |_, _| None).await.context("make the first namespaces")?;
@@ -37,6 +44,7 @@ pub async fn ensure(client: &Client) -> Result<()> {
         .context("make the first class of Ingresses")?;
     let classes = client.api(Resource { group: "storage.k8s.io", version: "v1", plural: "storageclasses" });
     ensure_all(&classes, vec![storage_class()], |_, _| None).await.context("make the first storage class")?;
+    ensure_kept(client, service_range).await?;
     let policy = bootstrap::objects()
         .into_iter()
         .chain(controllers::rules().into_iter().flat_map(|(name, rules)| bootstrap::of_controller(name, rules)));
@@ -50,6 +58,82 @@ pub async fn ensure(client: &Client) -> Result<()> {
     made_bindings.context("make the first bindings")
 }
 
+/// Those of them that are kept: who deletes one, gets it back.
+async fn ensure_kept(client: &Client, service_range: &str) -> Result<()> {
+    let classes = client.api(Resource { group: "scheduling.k8s.io", version: "v1", plural: "priorityclasses" });
+    ensure_all(&classes, priority_classes(), |_, _| None).await.context("make the first priority classes")?;
+    let levels = client.api(flow_control("prioritylevelconfigurations"));
+    ensure_all(&levels, flow_control::levels(), changed_spec).await.context("make the first priority levels")?;
+    let schemas = client.api(flow_control("flowschemas"));
+    ensure_all(&schemas, flow_control::schemas(), changed_spec).await.context("make the first flow schemas")?;
+    let ranges = client.api(Resource { group: "networking.k8s.io", version: "v1", plural: "servicecidrs" });
+    ensure_service_range(&ranges, service_range).await.context("make the range of Services")?;
+    Ok(())
+}
+
+/// Keeps what must be kept until stopped.
+///
+/// # Errors
+/// Never: trouble is logged and tried again.
+pub async fn keep(client: Client, service_range: String, stop: CancellationToken) -> Result<()> {
+    let (levels, schemas) =
+        (client.api(flow_control("prioritylevelconfigurations")), client.api(flow_control("flowschemas")));
+    loop {
+        if let Err(error) = ensure_kept(&client, &service_range).await {
+            tracing::warn!("{error:#}");
+        }
+        if let Err(error) = flow_control::mark_dangling(&levels, &schemas).await {
+            tracing::warn!("say which flow schemas lack their level: {error:#}");
+        }
+        if tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_ok() {
+            return Ok(());
+        }
+    }
+}
+
+const fn flow_control(plural: &'static str) -> Resource {
+    Resource { group: "flowcontrol.apiserver.k8s.io", version: "v1", plural }
+}
+
+/// The classes of what a cluster and a node cannot be without.
+fn priority_classes() -> Vec<Value> {
+    let class = |name: &str, value: i64, what: &str| {
+        json!({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value,
+            "description": format!("For pods that {what} cannot be without."),
+        })
+    };
+    vec![
+        class("system-cluster-critical", 2_000_000_000, "the cluster"),
+        class("system-node-critical", 2_000_001_000, "their node"),
+    ]
+}
+
+/// Makes the range of the cluster's Services known, and that addresses are given out of it.
+async fn ensure_service_range(ranges: &Api, range: &str) -> Result<()> {
+    const NAME: &str = "kubernetes";
+    let wanted = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": NAME}, "spec": {"cidrs": [range]},
+    });
+    ensure_all(ranges, vec![wanted], |_, _| None).await?;
+    let there = ranges.get(None, NAME).await.context("read it")?;
+    if there["status"]["conditions"].as_array().is_some_and(|conditions| !conditions.is_empty()) {
+        return Ok(());
+    }
+    let ready = json!({
+        "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
+        "lastTransitionTime": time::seconds(client::clock::now()),
+    });
+    let patch = json!({"status": {"conditions": [ready]}});
+    ranges.patch(None, NAME, "status", Patch::Merge, &patch).await.map(drop).context("say that it is ready")
+}
+
+/// The patch that gives an object its spec back, unless somebody has chosen another one.
+fn changed_spec(old: &Value, wanted: &Value) -> Option<Value> {
+    let kept = meta::annotations(old).get(flow_control::KEPT) == Some(&"true");
+    (kept && old["spec"] != wanted["spec"]).then(|| json!({"spec": wanted["spec"]}))
+}
+
 /// The class of claims that name none: volumes of their full size and no more, on the disk of the node.
 fn storage_class() -> Value {
     json!({
@@ -60,29 +144,31 @@ fn storage_class() -> Value {
     })
 }
 
+/// What is there.
+pub(crate) async fn all(api: &Api) -> Result<Vec<Value>> {
+    let list = api.list(None, &ListParams::default()).await.context("list what is there")?;
+    let items = list.items.iter().map(|item| serde_json::from_str(item.get()));
+    items.collect::<Result<_, _>>().context("read what is there")
+}
+
 /// Creates what is not there, and patches what is there as `complete` says.
 async fn ensure_all(api: &Api, wanted: Vec<Value>, complete: impl Fn(&Value, &Value) -> Option<Value>) -> Result<()> {
-    let list = api.list(None, &ListParams::default()).await.context("list what is there")?;
-    let items: Vec<Value> = list
-        .items
-        .iter()
-        .map(|item| serde_json::from_str(item.get()))
-        .collect::<Result<_, _>>()
-        .context("read what is there")?;
+    let items = all(api).await?;
     let there: HashMap<&str, &Value> = items.iter().map(|object| (meta::name(object), object)).collect();
-    let writes = wanted.iter().filter_map(|object| {
-        let name = meta::name(object);
-        match there.get(name) {
-            None => Some((name, object.clone(), true)),
-            Some(old) => complete(old, object).map(|patch| (name, patch, false)),
+    let mut writes: Vec<(String, Value, bool)> = Vec::new();
+    for object in wanted {
+        let name = meta::name(&object).to_owned();
+        match there.get(name.as_str()) {
+            None => writes.push((name, object, true)),
+            Some(old) => writes.extend(complete(old, &object).map(|patch| (name, patch, false))),
         }
-    });
+    }
     stream::iter(writes)
         .map(|(name, body, create)| async move {
             let written = if create {
                 api.create(None, &body).await
             } else {
-                api.patch(None, name, "", Patch::Merge, &body).await
+                api.patch(None, &name, "", Patch::Merge, &body).await
             };
             match written {
                 Err(error) if error.reason != Reason::AlreadyExists => {

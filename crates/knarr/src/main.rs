@@ -3,6 +3,7 @@
 mod cluster_services;
 mod control;
 mod first_objects;
+mod flow_control;
 mod host;
 mod image;
 mod kubeconfig;

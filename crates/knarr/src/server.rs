@@ -168,11 +168,14 @@ async fn start(
     part(&mut parts, "the API server", |stop| server.clone().serve(api_listener, tls.clone(), stop));
 
     let api = server.client(User::authenticated("system:apiserver", &["system:masters"]));
-    let (first, engine) = tokio::join!(first_objects::ensure(&api), start_engine(options, dirs));
+    let range = options.service_cidr.to_string();
+    let (first, engine) = tokio::join!(first_objects::ensure(&api, &range), start_engine(options, dirs));
     first?;
     let (engine, images) = engine?;
     let cluster_dns = network::start(options, &node, address, &server, tls, &mut parts).await?;
     server.set_ready();
+    let keeper = api.clone();
+    part(&mut parts, "the first objects", |stop| first_objects::keep(keeper, range, stop));
 
     let cri_socket = dirs.run_dir.join("cri.sock");
     let serving = engine.clone();

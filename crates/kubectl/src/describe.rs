@@ -9,10 +9,10 @@ use crate::describe_pod;
 use crate::discovery::Resource;
 use crate::failure::{Failure, Outcome, error, said};
 use crate::http::encode;
-use crate::jsonpath::text;
 use crate::modify::name_of;
 use crate::print;
 use crate::{Context, get, manifests, rollout, targets};
+use object_model::jsonpath::text;
 
 /// Aligns cells that end with a tab: in neighbouring lines a column has one width, two blanks more than its longest cell.
 pub(crate) fn align(text: &str) -> String {

@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::Context;
 use crate::describe::{age, annotations, controlled_by, events, map_lines, time};
 use crate::failure::Outcome;
-use crate::jsonpath::text;
 use crate::modify::name_of;
+use object_model::jsonpath::text;
 
 fn truth(value: bool) -> &'static str {
     if value { "True" } else { "False" }

@@ -14,6 +14,12 @@ pub(crate) struct Failure {
 /// What a command comes to.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
+impl From<object_model::jsonpath::JsonPathError> for Failure {
+    fn from(why: object_model::jsonpath::JsonPathError) -> Self {
+        error(why.0)
+    }
+}
+
 /// A mistake of the caller: `error: …`.
 pub(crate) fn error(message: impl AsRef<str>) -> Failure {
     Failure { message: format!("error: {}", message.as_ref()), code: 1 }

@@ -362,7 +362,7 @@ pub(crate) fn config(what: &str, args: &Args, paths: &[PathBuf], mut config: Val
             }
             match Format::read(args)? {
                 Format::Json => print::out(&print::json_text(&config)?),
-                Format::JsonPath(template) => print::out(&crate::jsonpath::render(&template, &config)?),
+                Format::JsonPath(template) => print::out(&object_model::jsonpath::render(&template, &config)?),
                 _ => print::out(&yaml::document(&config)),
             }
         }

@@ -15,7 +15,6 @@ mod failure;
 mod get;
 mod help;
 mod http;
-mod jsonpath;
 mod logs;
 mod manifests;
 mod merge;

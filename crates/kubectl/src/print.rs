@@ -2,12 +2,13 @@
 
 use std::io::Write as _;
 
+use object_model::jsonpath;
 use serde::Serialize as _;
 use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::failure::{Outcome, error};
-use crate::{jsonpath, yaml};
+use crate::yaml;
 
 /// How objects are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,9 @@ use crate::discovery::Resource;
 use crate::failure::{Outcome, error, said};
 use crate::http::failure;
 use crate::print;
-use crate::{Context, delete, get, jsonpath, manifests, targets};
+use object_model::jsonpath;
+
+use crate::{Context, delete, get, manifests, targets};
 
 /// What is waited for.
 enum For {

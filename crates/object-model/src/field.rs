@@ -121,6 +121,11 @@ impl FieldError {
         Self { kind: FieldErrorKind::Invalid, path: path.clone(), value: Some(value.into()), detail: detail.into() }
     }
 
+    /// A value of another type.
+    pub fn type_invalid(path: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self { kind: FieldErrorKind::TypeInvalid, ..Self::invalid(path, value, detail) }
+    }
+
     /// A value outside the list of the supported ones.
     pub fn not_supported(path: &FieldPath, value: impl Into<Value>, supported: &[&str]) -> Self {
         let list: Vec<String> = supported.iter().map(|s| format!("\"{s}\"")).collect();

@@ -4,6 +4,7 @@
 
 mod error;
 mod field;
+pub mod jsonpath;
 pub mod meta;
 pub mod names;
 pub mod node_selector;

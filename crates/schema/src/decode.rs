@@ -262,8 +262,18 @@ impl Node<'_> {
         let outer = self.pass.0.borrow_mut().owner.replace(ty.name);
         let mut object = Map::new();
         let mut seen: Vec<&'static str> = Vec::new();
+        let open = ty.as_struct().is_some_and(|shape| shape.open);
         while let Some(key) = input.next_key_seed(Key)? {
             let Some(field) = ty.field(&key) else {
+                if open {
+                    if object.contains_key(&key) {
+                        self.pass.problem("duplicate", &key);
+                    }
+                    let step = Step::Field(key.clone());
+                    let value = self.pass.enter(step, || input.next_value_seed(self.pass.node(any())))?;
+                    object.insert(key, value);
+                    continue;
+                }
                 self.pass.problem("unknown", &key);
                 input.next_value::<IgnoredAny>()?;
                 continue;

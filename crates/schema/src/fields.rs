@@ -7,7 +7,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::{Field, Shape, Type};
+use crate::structural::Kind;
+use crate::{Field, Shape, Structural, Type, type_named};
 
 /// A set of fields: a tree whose edges are path elements in the notation of `FieldsV1`: `f:name` of an object, `k:{…}` by
 /// the keys of a list element, `v:…` by its value.
@@ -27,66 +28,123 @@ pub struct Difference {
     pub removed: FieldSet,
 }
 
+/// A place in objects: what is known of the values there.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'s> {
+    /// A type of the table, and the field that holds it.
+    Typed(&'static Type, Option<&'static Field>),
+    /// A node of a definition's schema.
+    Custom(&'s Structural),
+    /// A whole object that a definition describes.
+    Whole(&'s Structural),
+    /// Nothing: objects are merged by key, all else is replaced.
+    Unknown,
+}
+
+impl From<&'static Type> for Place<'_> {
+    fn from(ty: &'static Type) -> Self {
+        Self::Typed(ty, None)
+    }
+}
+
 /// How values of a place are merged.
-enum Relation {
+enum Relation<'s> {
     /// As a whole.
     Leaf,
     /// By the fields of a struct.
     Struct,
     /// By key.
-    Map(&'static Type),
+    Map(Place<'s>),
     /// A list in which a value is there or not.
     Set,
     /// A list whose elements are told apart by these fields.
-    Keyed(&'static Type, &'static [&'static str]),
+    Keyed(Place<'s>, Vec<&'s str>),
 }
 
-fn relation(ty: &'static Type, field: Option<&'static Field>) -> Relation {
+fn relation(place: Place<'_>) -> Relation<'_> {
+    match place {
+        Place::Typed(ty, field) => relation_of_type(ty, field),
+        Place::Whole(_) => Relation::Struct,
+        Place::Custom(schema) => {
+            let atomic = schema.map_type.as_deref() == Some("atomic");
+            match (schema.kind, schema.list_type.as_deref()) {
+                (Kind::Object, _) if atomic => Relation::Leaf,
+                (Kind::Object, _) => Relation::Struct,
+                (Kind::Array, Some("set")) => Relation::Set,
+                (Kind::Array, Some("map")) => match schema.items.as_deref() {
+                    Some(items) => {
+                        Relation::Keyed(Place::Custom(items), schema.list_map_keys.iter().map(String::as_str).collect())
+                    }
+                    None => Relation::Leaf,
+                },
+                (Kind::Any, _) if !atomic && !schema.int_or_string => Relation::Map(Place::Unknown),
+                _ => Relation::Leaf,
+            }
+        }
+        Place::Unknown => Relation::Map(Place::Unknown),
+    }
+}
+
+fn relation_of_type(ty: &'static Type, field: Option<&'static Field>) -> Relation<'static> {
     let atomic_map = field.is_some_and(|f| f.map_type == Some("atomic"));
     match ty.shape() {
         Shape::Struct(fields) if !fields.atomic && !atomic_map => Relation::Struct,
-        Shape::Map(value) if !atomic_map => Relation::Map(value),
+        Shape::Map(value) if !atomic_map => Relation::Map(Place::Typed(value, None)),
         Shape::List(element) => match field.and_then(|f| f.list_type) {
             Some("set") => Relation::Set,
-            Some("map") => Relation::Keyed(element, field.map_or(&[][..], |f| &f.list_map_keys)),
+            Some("map") => {
+                Relation::Keyed(Place::Typed(element, None), field.map_or(Vec::new(), |f| f.list_map_keys.clone()))
+            }
             _ => Relation::Leaf,
         },
         _ => Relation::Leaf,
     }
 }
 
-/// The type and the field of a member of an object at a place with this relation.
-fn member_type(ty: &'static Type, relation: &Relation, name: &str) -> Option<(&'static Type, Option<&'static Field>)> {
-    match relation {
-        Relation::Struct => ty.field(name).map(|field| (field.ty, Some(field))),
-        Relation::Map(value) => Some((*value, None)),
+/// The place of a member of an object at a place with this relation; `None` where none is known.
+fn member<'s>(place: Place<'s>, relation: &Relation<'s>, name: &str) -> Option<Place<'s>> {
+    match (relation, place) {
+        (Relation::Map(value), _) => Some(*value),
+        (Relation::Struct, Place::Typed(ty, _)) => ty.field(name).map(|field| Place::Typed(field.ty, Some(field))),
+        (Relation::Struct, Place::Whole(_)) if name == "metadata" => type_named("meta.v1.ObjectMeta").map(Place::from),
+        (Relation::Struct, Place::Whole(schema) | Place::Custom(schema)) => Some(match schema.member(name) {
+            Some(inner) if inner.embedded => Place::Whole(inner),
+            Some(inner) => Place::Custom(inner),
+            None => Place::Unknown,
+        }),
         _ => None,
     }
 }
 
+/// The default of a field by which elements are told apart.
+fn key_default(element: Place<'_>, key: &str) -> Option<Value> {
+    match element {
+        Place::Typed(ty, _) => ty.field(key).and_then(|field| serde_json::from_str(field.default?).ok()),
+        Place::Custom(schema) | Place::Whole(schema) => schema.properties.get(key)?.default.clone(),
+        Place::Unknown => None,
+    }
+}
+
 /// The path element of a list element by its keys. A key that is left out counts with its default.
-fn key_of(element: &'static Type, keys: &[&str], item: &Value) -> Option<String> {
+fn key_of(element: Place<'_>, keys: &[&str], item: &Value) -> Option<String> {
     let mut parts = BTreeMap::new();
     for key in keys {
         let value = match item.get(*key).filter(|value| !value.is_null()) {
-            Some(value) => value.clone(),
-            None => match element.field(key).and_then(|field| field.default) {
-                Some(text) => serde_json::from_str(text).ok()?,
-                None => continue,
-            },
+            Some(value) => Some(value.clone()),
+            None => key_default(element, key),
         };
-        parts.insert(*key, value);
+        parts.extend(value.map(|value| (*key, value)));
     }
     if parts.is_empty() { None } else { serde_json::to_string(&parts).ok().map(|text| format!("k:{text}")) }
 }
 
 /// The elements of a list, each with its path element.
-fn elements<'a>(relation: &Relation, list: &'a [Value]) -> Vec<(String, &'a Value)> {
+fn elements<'a>(relation: &Relation<'_>, list: &'a [Value]) -> Vec<(String, &'a Value)> {
     list.iter()
         .enumerate()
         .map(|(index, item)| {
             let key = match relation {
-                Relation::Keyed(element, keys) => key_of(element, keys, item),
+                Relation::Keyed(element, keys) => key_of(*element, keys, item),
                 _ => Some(format!("v:{item}")),
             };
             (key.unwrap_or_else(|| format!("i:{index}")), item)
@@ -94,33 +152,34 @@ fn elements<'a>(relation: &Relation, list: &'a [Value]) -> Vec<(String, &'a Valu
         .collect()
 }
 
-fn element_type(relation: &Relation) -> Option<&'static Type> {
+fn element_place<'s>(relation: &Relation<'s>) -> Option<Place<'s>> {
     match relation {
-        Relation::Keyed(element, _) => Some(element),
+        Relation::Keyed(element, _) => Some(*element),
         _ => None,
     }
 }
 
 impl FieldSet {
     /// The fields that an object sets.
-    pub fn of(ty: &'static Type, object: &Value) -> Self {
+    pub fn of<'s>(place: impl Into<Place<'s>>, object: &Value) -> Self {
         let mut set = Self::default();
-        set.add(ty, None, object);
+        set.add(place.into(), object, false);
         set
     }
 
-    fn add(&mut self, ty: &'static Type, field: Option<&'static Field>, value: &Value) {
-        let relation = relation(ty, field);
+    /// Adds what a value sets; where it is `new` as a whole, with the structs, maps and lists on the way.
+    fn add(&mut self, place: Place<'_>, value: &Value, new: bool) {
+        let relation = relation(place);
         match (&relation, value) {
             (Relation::Struct | Relation::Map(_), Value::Object(object)) => {
                 for (name, value) in object {
                     let child = self.child(format!("f:{name}"));
-                    match member_type(ty, &relation, name) {
-                        Some((ty, field)) => child.add(ty, field, value),
+                    match member(place, &relation, name) {
+                        Some(place) => child.add(place, value, new),
                         None => child.member = true,
                     }
                     let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
-                    if empty || matches!(relation, Relation::Map(_)) {
+                    if new || empty || matches!(relation, Relation::Map(_)) {
                         child.member = true;
                     }
                 }
@@ -129,8 +188,8 @@ impl FieldSet {
                 for (key, item) in elements(&relation, list) {
                     let child = self.child(key);
                     child.member = true;
-                    if let Some(element) = element_type(&relation) {
-                        child.add(element, None, item);
+                    if let Some(element) = element_place(&relation) {
+                        child.add(element, item, new);
                     }
                 }
             }
@@ -263,39 +322,36 @@ impl fmt::Display for Element<'_> {
 }
 
 /// What `new` differs from `old` in.
-pub fn compare(ty: &'static Type, old: &Value, new: &Value) -> Difference {
+pub fn compare<'s>(place: impl Into<Place<'s>>, old: &Value, new: &Value) -> Difference {
     let mut difference = Difference::default();
-    difference_of(ty, None, old, new, &mut difference.changed, &mut difference.removed);
+    difference_of(place.into(), old, new, &mut difference.changed, &mut difference.removed);
     difference
 }
 
-fn difference_of(
-    ty: &'static Type,
-    field: Option<&'static Field>,
-    old: &Value,
-    new: &Value,
-    changed: &mut FieldSet,
-    removed: &mut FieldSet,
-) {
+fn difference_of(place: Place<'_>, old: &Value, new: &Value, changed: &mut FieldSet, removed: &mut FieldSet) {
     if old == new {
         return;
     }
-    let relation = relation(ty, field);
+    let relation = relation(place);
     match (&relation, old, new) {
         (Relation::Struct | Relation::Map(_), Value::Object(_) | Value::Null, Value::Object(_) | Value::Null) => {
             let empty = Map::new();
             let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
             for (name, value) in new {
                 let key = format!("f:{name}");
-                let member = member_type(ty, &relation, name);
+                let member = member(place, &relation, name);
                 let mut inner = (FieldSet::default(), FieldSet::default());
                 match (old.get(name), member) {
-                    (Some(was), Some((ty, field))) => {
-                        difference_of(ty, field, was, value, &mut inner.0, &mut inner.1);
+                    (Some(was), Some(place)) => {
+                        difference_of(place, was, value, &mut inner.0, &mut inner.1);
                     }
                     (Some(was), None) => inner.0.member = was != value,
-                    (None, Some((ty, field))) => {
-                        inner.0.add(ty, field, value);
+                    (None, Some(place)) if is_always_there(place) => {
+                        difference_of(place, &Value::Null, value, &mut inner.0, &mut inner.1);
+                        inner.0.member |= inner.0.children.is_empty();
+                    }
+                    (None, Some(place)) => {
+                        inner.0.add(place, value, true);
                         inner.0.member = true;
                     }
                     (None, None) => inner.0.member = true,
@@ -305,8 +361,8 @@ fn difference_of(
             }
             for (name, was) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
                 let mut gone = FieldSet { member: true, ..FieldSet::default() };
-                if let Some((ty, field)) = member_type(ty, &relation, name) {
-                    gone.add(ty, field, was);
+                if let Some(place) = member(place, &relation, name) {
+                    gone.add(place, was, true);
                 }
                 put(removed, &format!("f:{name}"), gone);
             }
@@ -319,14 +375,14 @@ fn difference_of(
                 let mut inner = (FieldSet::default(), FieldSet::default());
                 match old.iter().find(|(k, _)| k == key) {
                     Some((_, was)) => {
-                        if let Some(element) = element_type(&relation) {
-                            difference_of(element, None, was, item, &mut inner.0, &mut inner.1);
+                        if let Some(element) = element_place(&relation) {
+                            difference_of(element, was, item, &mut inner.0, &mut inner.1);
                         }
                     }
                     None => {
                         inner.0.member = true;
-                        if let Some(element) = element_type(&relation) {
-                            inner.0.add(element, None, item);
+                        if let Some(element) = element_place(&relation) {
+                            inner.0.add(element, item, true);
                         }
                     }
                 }
@@ -335,14 +391,56 @@ fn difference_of(
             }
             for (key, was) in old.iter().filter(|(key, _)| !new.iter().any(|(k, _)| k == key)) {
                 let mut gone = FieldSet { member: true, ..FieldSet::default() };
-                if let Some(element) = element_type(&relation) {
-                    gone.add(element, None, was);
+                if let Some(element) = element_place(&relation) {
+                    gone.add(element, was, true);
                 }
                 put(removed, key, gone);
             }
         }
         _ => changed.member = true,
     }
+}
+
+/// Whether upstream's objects have the field even when nothing is in it, so that a value there is not a new one: structs
+/// that are no pointers, and what is written empty or not.
+fn is_always_there(place: Place<'_>) -> bool {
+    match place {
+        Place::Typed(ty, Some(field)) => !field.pointer && (ty.as_struct().is_some() || !field.omitempty),
+        _ => false,
+    }
+}
+
+/// A path like `spec.containers[0].image` in the form that people read elsewhere: `.spec.containers[name="web"].image`.
+pub fn readable<'s>(place: impl Into<Place<'s>>, object: &Value, path: &str) -> String {
+    let mut here = Some((place.into(), object));
+    let mut out = String::new();
+    for segment in path.split('.') {
+        let mut parts = segment.split('[');
+        let name = parts.next().unwrap_or_default();
+        out.push('.');
+        out.push_str(name);
+        here = here.and_then(|(place, value)| Some((member(place, &relation(place), name)?, value.get(name)?)));
+        for index in parts {
+            let element = here.and_then(|(place, value)| {
+                let (relation, list) = (relation(place), value.as_array()?);
+                let (key, item) =
+                    elements(&relation, list).into_iter().nth(index.trim_end_matches(']').parse().ok()?)?;
+                Some((key, element_place(&relation).map(|place| (place, item))))
+            });
+            match element {
+                Some((key, inside)) => {
+                    out.push_str(&Element(&key).to_string());
+                    here = inside;
+                }
+                None => {
+                    out.push('[');
+                    out.push_str(index);
+                    here = None;
+                }
+            }
+        }
+    }
+    out
 }
 
 fn put(set: &mut FieldSet, key: &str, inner: FieldSet) {
@@ -352,18 +450,18 @@ fn put(set: &mut FieldSet, key: &str, inner: FieldSet) {
 }
 
 /// Merges a configuration into an object: what the configuration says wins, what it does not mention stays.
-pub fn merge_configuration(ty: &'static Type, live: &Value, configuration: &Value) -> Value {
-    merge(ty, None, live, configuration)
+pub fn merge_configuration<'s>(place: impl Into<Place<'s>>, live: &Value, configuration: &Value) -> Value {
+    merge(place.into(), live, configuration)
 }
 
-fn merge(ty: &'static Type, field: Option<&'static Field>, live: &Value, wanted: &Value) -> Value {
-    let relation = relation(ty, field);
+fn merge(place: Place<'_>, live: &Value, wanted: &Value) -> Value {
+    let relation = relation(place);
     match (&relation, live, wanted) {
         (Relation::Struct | Relation::Map(_), Value::Object(live), Value::Object(wanted)) => {
             let mut merged = live.clone();
             for (name, value) in wanted {
-                let value = match (live.get(name), member_type(ty, &relation, name)) {
-                    (Some(old), Some((ty, field))) => merge(ty, field, old, value),
+                let value = match (live.get(name), member(place, &relation, name)) {
+                    (Some(old), Some(place)) => merge(place, old, value),
                     _ => value.clone(),
                 };
                 merged.insert(name.clone(), value);
@@ -379,7 +477,7 @@ fn merge(ty: &'static Type, field: Option<&'static Field>, live: &Value, wanted:
 
 /// Joins two lists: the elements of the configuration come in its order, those of the object alone stay where they were
 /// between them.
-fn merge_list(relation: &Relation, live: &[Value], wanted: &[Value]) -> Value {
+fn merge_list(relation: &Relation<'_>, live: &[Value], wanted: &[Value]) -> Value {
     let (live, wanted) = (elements(relation, live), elements(relation, wanted));
     let is_wanted = |key: &String| wanted.iter().any(|(k, _)| k == key);
     let mut merged = Vec::new();
@@ -395,8 +493,8 @@ fn merge_list(relation: &Relation, live: &[Value], wanted: &[Value]) -> Value {
             }
             rest.next();
         }
-        merged.push(match (old, element_type(relation)) {
-            (Some(old), Some(element)) => merge(element, None, old, item),
+        merged.push(match (old, element_place(relation)) {
+            (Some(old), Some(element)) => merge(element, old, item),
             _ => (*item).clone(),
         });
     }
@@ -405,32 +503,32 @@ fn merge_list(relation: &Relation, live: &[Value], wanted: &[Value]) -> Value {
 }
 
 /// Takes out of an object what was in `last` and is in `kept` no more, each with all below it.
-pub fn prune(ty: &'static Type, object: &mut Value, last: &FieldSet, kept: &FieldSet) {
-    prune_at(ty, None, object, last, kept);
+pub fn prune<'s>(place: impl Into<Place<'s>>, object: &mut Value, last: &FieldSet, kept: &FieldSet) {
+    prune_at(place.into(), object, last, kept);
 }
 
-fn prune_at(ty: &'static Type, field: Option<&'static Field>, value: &mut Value, last: &FieldSet, kept: &FieldSet) {
-    let relation = relation(ty, field);
+fn prune_at(place: Place<'_>, value: &mut Value, last: &FieldSet, kept: &FieldSet) {
+    let relation = relation(place);
     for (key, gone) in &last.children {
         let keeper = kept.children.get(key);
         match value {
             Value::Object(object) => {
                 let Some(name) = key.strip_prefix("f:") else { continue };
-                match (keeper, object.get_mut(name), member_type(ty, &relation, name)) {
+                match (keeper, object.get_mut(name), member(place, &relation, name)) {
                     (None, _, _) => {
                         object.remove(name);
                     }
-                    (Some(kept), Some(inner), Some((ty, field))) => prune_at(ty, field, inner, gone, kept),
+                    (Some(kept), Some(inner), Some(place)) => prune_at(place, inner, gone, kept),
                     _ => {}
                 }
             }
             Value::Array(list) => {
                 let at = elements(&relation, list).iter().position(|(k, _)| k == key);
-                match (keeper, at, element_type(&relation)) {
+                match (keeper, at, element_place(&relation)) {
                     (None, Some(at), _) => {
                         list.remove(at);
                     }
-                    (Some(kept), Some(at), Some(element)) => prune_at(element, None, &mut list[at], gone, kept),
+                    (Some(kept), Some(at), Some(element)) => prune_at(element, &mut list[at], gone, kept),
                     _ => {}
                 }
             }
@@ -444,7 +542,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::type_named;
 
     fn deployment() -> &'static Type {
         type_named("apps.v1.Deployment").expect("a type")

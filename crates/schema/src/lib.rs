@@ -17,6 +17,7 @@ pub mod openapi;
 pub mod protobuf;
 mod scalar;
 mod strategic;
+pub mod structural;
 pub mod swagger;
 pub mod table;
 
@@ -24,7 +25,8 @@ pub use decode::{DecodeError, Decoded, conform, decode_json, decode_yaml};
 pub use defaults::{apply_defaults, normalise};
 pub use json_patch::{json_patch, merge_patch};
 pub use strategic::strategic_merge;
-pub use table::{Field, Shape, Type, type_for, type_named, type_names};
+pub use structural::Structural;
+pub use table::{Field, Shape, Type, custom_object, type_for, type_named, type_names};
 
 /// Why a patch was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]

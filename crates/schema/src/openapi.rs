@@ -4,6 +4,8 @@
 //! parameters of PATCH (their presence tells kubectl that the server validates), `x-kubernetes-group-version-kind` to
 //! find a kind's schema, and `allOf`, `default` and `enum` for `kubectl explain`.
 
+mod custom;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
@@ -12,21 +14,38 @@ use crate::{Field, Shape, Type, type_named};
 
 /// One served operation.
 #[derive(Debug, Clone)]
-pub struct Op<'a> {
+pub struct Op {
     /// `/apis/apps/v1/namespaces/{namespace}/deployments/{name}`.
     pub path: String,
     /// get, list, create, update, patch, delete, deletecollection or watch; connect for streams.
-    pub verb: &'a str,
+    pub verb: &'static str,
     /// Group, version and kind acted upon.
-    pub kind: (&'a str, &'a str, &'a str),
-    /// Type name of the request body, of a PATCH the type that is patched.
-    pub body: Option<&'a str>,
-    /// Type name of the response.
-    pub response: &'a str,
+    pub kind: (String, String, String),
+    /// Model of the request body, of a PATCH the one that is patched.
+    pub body: Option<String>,
+    /// Model of the response.
+    pub response: String,
     /// Whether the resource lives in a namespace.
     pub namespaced: bool,
     /// `status`, `scale` …
-    pub subresource: Option<&'a str>,
+    pub subresource: Option<&'static str>,
+    /// Whether its objects are described by a definition: they know no strategic merge and no protobuf.
+    pub custom: bool,
+}
+
+/// The models of a custom resource, which come from its definition.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// Name of the model of its objects.
+    pub name: String,
+    /// Name of the model of its lists.
+    pub list: String,
+    /// Group, version and kind of its objects.
+    pub kind: (String, String, String),
+    /// Kind of its lists.
+    pub list_kind: String,
+    /// The definition's schema.
+    pub schema: Value,
 }
 
 /// Which of the two dialects is being written.
@@ -46,26 +65,28 @@ impl Dialect {
 }
 
 const PATCH_TYPE: &str = "meta.v1.Patch";
+const PATCH_MODEL: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
+const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
 /// The OpenAPI 3 document of one group and version.
-pub fn v3(group_version: (&str, &str), ops: &[Op<'_>]) -> Value {
+pub fn v3(group_version: (&str, &str), ops: &[Op], own: &[Own]) -> Value {
     let ops: Vec<_> = ops.iter().filter(|op| in_group_version(op, group_version)).collect();
     json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "v1.37.0"},
         "paths": paths(Dialect::V3, &ops),
-        "components": {"schemas": models(Dialect::V3, &ops)},
+        "components": {"schemas": models(Dialect::V3, &ops, own)},
     })
 }
 
 /// The Swagger 2.0 document of all operations.
-pub fn v2(ops: &[Op<'_>]) -> Value {
+pub fn v2(ops: &[Op], own: &[Own]) -> Value {
     let ops: Vec<_> = ops.iter().collect();
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": "v1.37.0"},
         "paths": paths(Dialect::V2, &ops),
-        "definitions": models(Dialect::V2, &ops),
+        "definitions": models(Dialect::V2, &ops, own),
     })
 }
 
@@ -78,6 +99,14 @@ pub fn type_to_model_name(name: &str) -> String {
         "apiregistration" => format!("io.k8s.kube-aggregator.pkg.apis.{name}"),
         _ => format!("io.k8s.api.{name}"),
     }
+}
+
+/// The type whose model this is; custom models are no types.
+fn model_to_type_name(model: &str) -> Option<String> {
+    let parts: Vec<&str> = model.rsplitn(4, '.').collect();
+    let [kind, version, package, _] = parts[..] else { return None };
+    let name = format!("{package}.{version}.{kind}");
+    (type_to_model_name(&name) == model && type_named(&name).is_some()).then_some(name)
 }
 
 /// The group that a package of types is served in.
@@ -93,12 +122,12 @@ fn group_of(package: &str) -> String {
 }
 
 /// A subresource belongs to its parent's path, whatever group its body is of.
-fn in_group_version(op: &Op<'_>, (group, version): (&str, &str)) -> bool {
+fn in_group_version(op: &Op, (group, version): (&str, &str)) -> bool {
     let prefix = if group.is_empty() { format!("/api/{version}/") } else { format!("/apis/{group}/{version}/") };
     op.path.starts_with(&prefix)
 }
 
-fn paths(dialect: Dialect, ops: &[&Op<'_>]) -> Value {
+fn paths(dialect: Dialect, ops: &[&Op]) -> Value {
     let mut paths = Map::new();
     for op in ops {
         // A watch is the list operation with a parameter; only the old /watch/ paths would be of their own.
@@ -140,7 +169,7 @@ fn parameter(dialect: Dialect, name: &str, place: &str, ty: &str) -> Value {
     parameter
 }
 
-fn operation(dialect: Dialect, op: &Op<'_>) -> Value {
+fn operation(dialect: Dialect, op: &Op) -> Value {
     let query: &[(&str, &str)] = match op.verb {
         "create" | "update" => &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")],
         "patch" => {
@@ -167,7 +196,7 @@ fn operation(dialect: Dialect, op: &Op<'_>) -> Value {
         ],
         _ => &[],
     };
-    let (group, version, kind) = op.kind;
+    let (group, version, kind) = &op.kind;
     let action = match op.verb {
         "create" => "post",
         "update" => "put",
@@ -182,20 +211,22 @@ fn operation(dialect: Dialect, op: &Op<'_>) -> Value {
     });
     let mut parameters: Vec<Value> = query.iter().map(|(name, ty)| parameter(dialect, name, "query", ty)).collect();
     let body = match op.verb {
-        "patch" => Some(PATCH_TYPE),
-        "delete" | "deletecollection" => Some(op.body.unwrap_or("meta.v1.DeleteOptions")),
-        _ => op.body,
+        "patch" => Some(PATCH_MODEL),
+        "delete" | "deletecollection" => Some(op.body.as_deref().unwrap_or(DELETE_OPTIONS)),
+        _ => op.body.as_deref(),
     };
     let required = !op.verb.starts_with("delete");
-    let media = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
-    let patches = [
+    let media = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+    let patches = &[
         "application/apply-patch+yaml",
         "application/json-patch+json",
         "application/merge-patch+json",
         "application/strategic-merge-patch+json",
     ];
-    let consumed: &[&str] = if op.verb == "patch" { &patches } else { &media };
-    let answer = dialect.reference(&type_to_model_name(op.response));
+    // Custom objects know neither protobuf nor strategic merge.
+    let (media, patches) = if op.custom { (&media[..2], &patches[..3]) } else { (&media[..], &patches[..]) };
+    let consumed: &[&str] = if op.verb == "patch" { patches } else { media };
+    let answer = dialect.reference(&op.response);
     let codes: &[&str] = match op.verb {
         "create" => &["200", "201", "202"],
         "update" | "patch" => &["200", "201"],
@@ -206,14 +237,14 @@ fn operation(dialect: Dialect, op: &Op<'_>) -> Value {
     for code in codes {
         let response = match dialect {
             Dialect::V2 => json!({"description": "OK", "schema": answer}),
-            Dialect::V3 => json!({"description": "OK", "content": content(&media, &answer)}),
+            Dialect::V3 => json!({"description": "OK", "content": content(media, &answer)}),
         };
         responses.insert((*code).to_owned(), response);
     }
     responses.insert("401".into(), json!({"description": "Unauthorized"}));
     operation["responses"] = Value::Object(responses);
     if let Some(body) = body {
-        let schema = dialect.reference(&type_to_model_name(body));
+        let schema = dialect.reference(body);
         match dialect {
             Dialect::V2 => {
                 parameters.push(json!({"name": "body", "in": "body", "required": required, "schema": schema}))
@@ -227,7 +258,7 @@ fn operation(dialect: Dialect, op: &Op<'_>) -> Value {
         }
     }
     if dialect == Dialect::V2 {
-        operation["consumes"] = json!(if op.verb == "patch" { &patches[..] } else { &["*/*"][..] });
+        operation["consumes"] = json!(if op.verb == "patch" { patches } else { &["*/*"][..] });
         operation["produces"] = json!(media);
         operation["schemes"] = json!(["https"]);
     }
@@ -242,7 +273,7 @@ fn content(media: &[&str], schema: &Value) -> Value {
 }
 
 /// `core_v1`, `apps_v1`, `coordination_v1`: upstream's grouping of operations.
-fn tag(op: &Op<'_>) -> String {
+fn tag(op: &Op) -> String {
     let mut parts = op.path.trim_start_matches('/').split('/');
     match (parts.next(), parts.next(), parts.next()) {
         (Some("api"), Some(version), _) => format!("core_{version}"),
@@ -258,7 +289,7 @@ fn tag(op: &Op<'_>) -> String {
     }
 }
 
-fn operation_id(op: &Op<'_>, tag: &str) -> String {
+fn operation_id(op: &Op, tag: &str) -> String {
     let verb = match op.verb {
         "get" => "read",
         "update" => "replace",
@@ -274,7 +305,7 @@ fn operation_id(op: &Op<'_>, tag: &str) -> String {
     };
     let tag: String = tag.split('_').map(capital).collect();
     let subresource = op.subresource.map(capital).unwrap_or_default();
-    let kind = op.kind.2;
+    let kind = &op.kind.2;
     match place {
         "ForAllNamespaces" => format!("{verb}{tag}{kind}{subresource}{place}"),
         _ => format!("{verb}{tag}{place}{kind}{subresource}"),
@@ -287,12 +318,12 @@ fn capital(word: &str) -> String {
 }
 
 /// The schemas of every type the operations touch, and of every type those need.
-fn models(dialect: Dialect, ops: &[&Op<'_>]) -> Value {
+fn models(dialect: Dialect, ops: &[&Op], own: &[Own]) -> Value {
     let mut wanted: BTreeSet<String> = BTreeSet::new();
     let mut queue: Vec<String> = Vec::new();
     for op in ops {
-        queue.push(op.response.to_owned());
-        queue.extend(op.body.map(str::to_owned));
+        let built_in = op.body.iter().chain([&op.response]).filter_map(|model| model_to_type_name(model));
+        queue.extend(built_in);
         match op.verb {
             "patch" => queue.push(PATCH_TYPE.into()),
             "delete" | "deletecollection" => queue.push("meta.v1.DeleteOptions".into()),
@@ -302,6 +333,11 @@ fn models(dialect: Dialect, ops: &[&Op<'_>]) -> Value {
         }
     }
     let mut models = Map::new();
+    for own in own {
+        queue.extend(["meta.v1.ObjectMeta".to_owned(), "meta.v1.ListMeta".to_owned()]);
+        models.insert(own.name.clone(), custom::object(dialect, own));
+        models.insert(own.list.clone(), custom::list(dialect, own));
+    }
     while let Some(name) = queue.pop() {
         if !wanted.insert(name.clone()) {
             continue;

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! E core.v1.Protocol SCTP TCP UDP              a closed set of strings
-//! T core.v1.Pod root                           a struct; `root` has kind and apiVersion as well
+//! T core.v1.Pod root                           a struct; `root` has kind and apiVersion as well, `open` any field
 //! metadata meta.v1.ObjectMeta 1 - ?            field: JSON name, type, protobuf number, then marks
 //! ```
 //!
@@ -87,6 +87,8 @@ pub struct Struct {
     pub root: bool,
     /// Applied as a whole: `x-kubernetes-map-type: atomic`.
     pub atomic: bool,
+    /// Whether other fields may be there as well: those of objects that a definition describes.
+    pub open: bool,
     by_name: HashMap<&'static str, &'static Field>,
 }
 
@@ -200,6 +202,11 @@ pub(crate) fn string() -> &'static Type {
     type_of("string")
 }
 
+/// The type of objects that a CustomResourceDefinition describes: their metadata is known here, all else is its matter.
+pub fn custom_object() -> &'static Type {
+    type_of("custom.v1.Object")
+}
+
 /// The type of an embedded JSON schema; the shapes that hold one occur only beside it in the table.
 pub(crate) fn json_schema() -> &'static Type {
     type_of("apiextensions.v1.JSONSchemaProps")
@@ -287,7 +294,7 @@ impl Type {
                 by_name.insert(field.json, field);
             }
         }
-        Struct { fields, root, atomic: head.contains(" struct=atomic"), by_name }
+        Struct { fields, root, atomic: head.contains(" struct=atomic"), open: head.ends_with(" open"), by_name }
     }
 }
 

@@ -3,17 +3,18 @@
 use schema::openapi::{Op, type_to_model_name, v2, v3};
 use serde_json::{Value, json};
 
-fn operations() -> Vec<Op<'static>> {
+fn operations() -> Vec<Op> {
     let deployment = "apps.v1.Deployment";
     let item = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}";
-    let op = |path: &str, verb, body, response, subresource| Op {
+    let op = |path: &str, verb, body: Option<&str>, response: &str, subresource| Op {
         path: path.to_owned(),
         verb,
-        kind: ("apps", "v1", "Deployment"),
-        body,
-        response,
+        kind: ("apps".into(), "v1".into(), "Deployment".into()),
+        body: body.map(type_to_model_name),
+        response: type_to_model_name(response),
         namespaced: true,
         subresource,
+        custom: false,
     };
     vec![
         op("/apis/apps/v1/deployments", "list", None, "apps.v1.DeploymentList", None),
@@ -43,7 +44,7 @@ fn assert_closed(document: &Value, value: &Value) {
 
 #[test]
 fn patch_tells_that_the_server_validates() {
-    for document in [v3(("apps", "v1"), &operations()), v2(&operations())] {
+    for document in [v3(("apps", "v1"), &operations(), &[]), v2(&operations(), &[])] {
         let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
         let names: Vec<_> = patch["parameters"].as_array().into_iter().flatten().map(|p| &p["name"]).collect();
         for wanted in ["fieldValidation", "dryRun", "fieldManager", "force"] {
@@ -59,9 +60,9 @@ fn patch_tells_that_the_server_validates() {
 
 #[test]
 fn documents_are_closed() {
-    let document = v3(("apps", "v1"), &operations());
+    let document = v3(("apps", "v1"), &operations(), &[]);
     assert_closed(&document, &document);
-    let document = v2(&operations());
+    let document = v2(&operations(), &[]);
     assert_closed(&document, &document);
     let ids: Vec<String> = document["paths"]
         .as_object()
@@ -82,7 +83,7 @@ fn documents_are_closed() {
 
 #[test]
 fn fields_say_how_they_are_merged() {
-    let document = v3(("apps", "v1"), &operations());
+    let document = v3(("apps", "v1"), &operations(), &[]);
     let schemas = &document["components"]["schemas"];
     let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
     assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
@@ -100,7 +101,7 @@ fn fields_say_how_they_are_merged() {
     );
     assert_eq!(schemas["io.k8s.api.apps.v1.DeploymentSpec"]["required"], json!(["selector", "template"]));
     assert_eq!(schemas["io.k8s.api.core.v1.ContainerPort"]["properties"]["protocol"]["default"], "TCP");
-    assert_eq!(v3(("", "v1"), &operations())["paths"], json!({}));
+    assert_eq!(v3(("", "v1"), &operations(), &[])["paths"], json!({}));
 }
 
 #[test]

@@ -4,19 +4,15 @@ use kinds::DefaultClass;
 use object_model::{ApiError, meta};
 use serde_json::Value;
 
-use crate::served::Served;
-use crate::{ApiServer, stored};
+use crate::ApiServer;
 
 /// Completes an object. Where several classes are the default, the newest is meant (upstream's rule).
 ///
 /// # Errors
 /// 500 when the stored classes cannot be read.
 pub fn admit(server: &ApiServer, class: &DefaultClass, object: &mut Value) -> Result<(), ApiError> {
-    let classes = Served::find(class.group, "v1", class.plural)?;
-    let range = server.store.range(&classes.prefix(), None, 0, None).map_err(|e| ApiError::internal(&e))?;
     let mut newest: Option<(String, String)> = None;
-    for entry in range.entries {
-        let found = stored::decode(&classes, &entry)?;
+    for found in super::all(server, class.group, class.plural, "")? {
         if meta::annotations(&found).get(class.annotation) != Some(&"true") {
             continue;
         }

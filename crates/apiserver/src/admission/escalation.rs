@@ -22,7 +22,7 @@ pub fn judge(
 ) -> Result<(), ApiError> {
     let name = object_model::meta::name(new);
     let role_resource = |kind: &Value| if kind == "ClusterRole" { "clusterroles" } else { "roles" };
-    let group = served.row.group;
+    let group = served.group();
     let wanted = if new["roleRef"].is_object() {
         if old.is_some_and(|old| old["subjects"] == new["subjects"]) {
             return Ok(());
@@ -39,7 +39,7 @@ pub fn judge(
         if old.is_some_and(|old| old["rules"] == new["rules"] && old["aggregationRule"] == new["aggregationRule"]) {
             return Ok(());
         }
-        if server.may(user, "escalate", (group, served.row.plural), (namespace, name)) {
+        if server.may(user, "escalate", (group, served.plural()), (namespace, name)) {
             return Ok(());
         }
         if new["aggregationRule"].is_object() {
@@ -67,5 +67,5 @@ pub fn judge(
         groups.join(" "),
         rules.join("\n")
     );
-    Err(ApiError::forbidden(group, served.row.plural, name, why))
+    Err(ApiError::forbidden(group, served.plural(), name, why))
 }

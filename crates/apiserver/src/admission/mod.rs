@@ -2,11 +2,16 @@
 //!
 //! Kinds named here, and why: Namespace, because objects may only be made in one that exists and stays (upstream's
 //! NamespaceLifecycle); Pod and ServiceAccount, because a pod acts as an account (upstream's ServiceAccount);
-//! PersistentVolumeClaim, because it grows as its class allows; roles and
-//! bindings, by [`kinds::Kind::is_policy`], because nobody gives away more than they have.
+//! PersistentVolumeClaim, because it grows as its class allows; both, because there are limits of what they ask for;
+//! PriorityClass, because one only is the default; roles and bindings, by [`kinds::Kind::is_policy`], because nobody gives
+//! away more than they have.
 
+mod certificates;
 mod default_class;
 mod escalation;
+mod limits;
+mod priority;
+mod runtime_class;
 mod service_account;
 mod storage;
 
@@ -32,11 +37,15 @@ pub async fn admit_create(
     namespace: &str,
     object: &mut Value,
 ) -> Result<(), ApiError> {
-    if served.row.hooks.is_policy() {
+    if served.hooks().is_policy() {
         escalation::judge(server, user, served, namespace, object, None)?;
     }
-    if let Some(class) = served.row.hooks.default_class(object) {
+    if let Some(class) = served.hooks().default_class(object) {
         default_class::admit(server, &class, object)?;
+    }
+    certificates::admit_create(server, user, served, object)?;
+    if served.is("scheduling.k8s.io", "PriorityClass") {
+        priority::judge_class(server, object)?;
     }
     if !served.namespaced() {
         return Ok(());
@@ -48,30 +57,34 @@ pub async fn admit_create(
     let holder = stored::decode(&namespaces, &entry)?;
     if meta::deletion_timestamp(&holder).is_some() {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-        return Err(ApiError::forbidden(served.row.group, served.row.plural, meta::name(object), why)
+        return Err(ApiError::forbidden(served.group(), served.plural(), meta::name(object), why)
             .cause("NamespaceTerminating", &format!("namespace {namespace} is being terminated")));
     }
     if served.is_core("Pod") {
-        classes(object)?;
+        priority::admit(server, object)?;
+        runtime_class::admit(server, object)?;
+        limits::admit_pod(server, namespace, object)?;
         service_account::admit(server, namespace, object).await?;
-        served.row.default(object);
+        served.default(object);
+    }
+    if served.is_core("PersistentVolumeClaim") {
+        limits::judge_claim(server, namespace, object)?;
     }
     Ok(())
 }
 
-/// Refuses a pod that names a class which does not exist (upstream's RuntimeClass and Priority plugins). Neither kind is
-/// served yet; the two priorities that every cluster has are known.
-fn classes(pod: &Value) -> Result<(), ApiError> {
-    const PRIORITIES: [&str; 2] = ["system-cluster-critical", "system-node-critical"];
-    let named = |field: &str| pod["spec"][field].as_str().filter(|name| !name.is_empty());
-    let refuse = |why: String| Err(ApiError::forbidden("", "pods", meta::name(pod), why));
-    if let Some(class) = named("runtimeClassName") {
-        return refuse(format!("pod rejected: RuntimeClass {class:?} not found"));
-    }
-    match named("priorityClassName").filter(|class| !PRIORITIES.contains(class)) {
-        Some(class) => refuse(format!("no PriorityClass with name {class} was found")),
-        None => Ok(()),
-    }
+/// The stored objects of a kind: of one namespace, or all of them.
+fn all(server: &ApiServer, group: &str, plural: &str, namespace: &str) -> Result<Vec<Value>, ApiError> {
+    let served = Served::find(group, "v1", plural)?;
+    let prefix = served.namespace_prefix(namespace);
+    let range = server.store.range(&prefix, None, 0, None).map_err(|e| ApiError::internal(&e))?;
+    range.entries.iter().map(|entry| stored::decode(&served, entry)).collect()
+}
+
+/// A stored object that lives in no namespace.
+fn one(server: &ApiServer, group: &str, plural: &str, name: &str) -> Result<Option<Value>, ApiError> {
+    let served = Served::find(group, "v1", plural)?;
+    server.store.get(&served.key("", name)).map(|entry| stored::decode(&served, &entry)).transpose()
 }
 
 /// Judges a change.
@@ -82,16 +95,24 @@ pub fn admit_update(
     server: &ApiServer,
     user: &User,
     served: &Served,
-    namespace: &str,
+    (namespace, subresource): (&str, &str),
     new: &Value,
     old: &Value,
 ) -> Result<(), ApiError> {
-    if served.row.hooks.is_policy() {
+    if served.hooks().is_policy() {
         escalation::judge(server, user, served, namespace, new, Some(old))?;
     }
-    if served.is_core("PersistentVolumeClaim") {
+    if served.is_core("PersistentVolumeClaim") && subresource.is_empty() {
         storage::judge_growth(server, new, old)?;
+        limits::judge_claim(server, namespace, new)?;
     }
+    if served.is_core("Pod") && subresource == "resize" {
+        limits::judge_pod(server, namespace, new)?;
+    }
+    if served.is("scheduling.k8s.io", "PriorityClass") {
+        priority::judge_class(server, new)?;
+    }
+    certificates::judge_update(server, user, served, subresource, new, old)?;
     Ok(())
 }
 

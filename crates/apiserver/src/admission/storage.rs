@@ -5,8 +5,6 @@ use object_model::{ApiError, meta};
 use serde_json::Value;
 
 use crate::ApiServer;
-use crate::served::Served;
-use crate::stored;
 
 /// Refuses growth that nobody would carry out.
 ///
@@ -16,9 +14,7 @@ pub fn judge_growth(server: &ApiServer, new: &Value, old: &Value) -> Result<(), 
     if volumes::requested(new) <= volumes::requested(old) {
         return Ok(());
     }
-    let classes = Served::find("storage.k8s.io", "v1", "storageclasses")?;
-    let class = server.store.get(&classes.key("", volumes::class(old)));
-    let class = class.map(|entry| stored::decode(&classes, &entry)).transpose()?;
+    let class = super::one(server, "storage.k8s.io", "storageclasses", volumes::class(old))?;
     if class.is_some_and(|class| class["allowVolumeExpansion"] == true) {
         return Ok(());
     }

@@ -128,6 +128,19 @@ impl Cluster {
         self.raw("PATCH", path, &[("content-type", "application/merge-patch+json")], patch.to_string()).await
     }
 
+    pub async fn patch(&self, path: &str, content_type: &str, patch: Value) -> Answer {
+        self.raw("PATCH", path, &[("content-type", content_type)], patch.to_string()).await
+    }
+
+    /// Waits until something holds.
+    pub async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(tokio::time::Instant::now() < deadline, "waited in vain until {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub async fn delete(&self, path: &str) -> Answer {
         self.raw("DELETE", path, &[], "").await
     }

@@ -3,7 +3,7 @@
 use object_model::{FieldError, FieldPath, LabelSelector, meta, names, time};
 use serde_json::{Value, json};
 
-use crate::pod_template::{containers_and_images, default_spec, range, validate_spec};
+use crate::pod_template::{containers_and_images, default_spec, range, validate_metadata_and_spec};
 use crate::{ALL_VERBS, Column, Kind, Now, OBJECT_VERBS, Resource, Scope, Subresource, scale, walk};
 
 pub(crate) static RESOURCE: Resource = Resource {
@@ -159,6 +159,10 @@ impl Kind for Job {
         errors
     }
 
+    fn orphans_dependents(&self) -> bool {
+        true
+    }
+
     fn field(&self, object: &Value, name: &str) -> Option<String> {
         (name == "status.successful").then(|| walk::number(object, "status.succeeded").to_string())
     }
@@ -289,11 +293,8 @@ pub(super) fn validate_job_spec(errors: &mut Vec<FieldError>, spec: &Value, path
     failure_policy(errors, spec, &path.child("podFailurePolicy"));
     success_policy(errors, spec, &path.child("successPolicy"));
     let template = path.child("template");
-    let metadata = template.child("metadata");
-    crate::meta::labels(errors, &spec["template"]["metadata"], &metadata);
-    crate::meta::annotations(errors, &spec["template"]["metadata"], &metadata.child("annotations"));
     let pod = template.child("spec");
-    validate_spec(errors, &spec["template"]["spec"], &pod);
+    validate_metadata_and_spec(errors, &spec["template"], &template);
     if walk::text(&spec["template"]["spec"], "restartPolicy").is_none_or(|policy| policy == "Always") {
         let why = "valid values: \"OnFailure\", \"Never\"";
         errors.push(FieldError::required(&pod.child("restartPolicy"), why));

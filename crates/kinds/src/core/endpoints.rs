@@ -46,6 +46,10 @@ pub(crate) fn shown(all: &[String]) -> String {
 }
 
 impl Kind for Endpoints {
+    fn deprecation(&self) -> Option<&'static str> {
+        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+    }
+
     fn default(&self, object: &mut Value) {
         for subset in walk::each_mut(object, "subsets") {
             for port in walk::each_mut(subset, "ports").filter(|port| port.is_object()) {

@@ -3,9 +3,9 @@
 use object_model::{FieldError, FieldPath};
 use serde_json::{Value, json};
 
-use super::pod_cells;
+use super::{pod_cells, pod_resize};
 use crate::pod_template::{default_pod_only, default_spec, qos_class, validate_spec};
-use crate::{ALL_VERBS, Column, Kind, Now, OBJECT_VERBS, Resource, Scope, Subresource, walk};
+use crate::{ALL_VERBS, Column, Kind, Now, Resource, Scope, Subresource, walk};
 
 pub(crate) static RESOURCE: Resource = Resource {
     group: "",
@@ -20,11 +20,13 @@ pub(crate) static RESOURCE: Resource = Resource {
     subresources: &[
         Subresource { name: "attach", verbs: STREAM, group: "", version: "v1", kind: "PodAttachOptions" },
         Subresource { name: "binding", verbs: &["create"], group: "", version: "v1", kind: "Binding" },
+        Subresource::part("ephemeralcontainers", "", "Pod"),
         Subresource { name: "eviction", verbs: &["create"], group: "policy", version: "v1", kind: "Eviction" },
         Subresource { name: "exec", verbs: STREAM, group: "", version: "v1", kind: "PodExecOptions" },
         Subresource { name: "log", verbs: &["get"], group: "", version: "v1", kind: "Pod" },
         Subresource { name: "portforward", verbs: STREAM, group: "", version: "v1", kind: "PodPortForwardOptions" },
-        Subresource { name: "status", verbs: OBJECT_VERBS, group: "", version: "v1", kind: "Pod" },
+        Subresource::part("resize", "", "Pod"),
+        Subresource::status("", "Pod"),
     ],
     type_name: "core.v1.Pod",
     storage: "pods",
@@ -82,11 +84,37 @@ impl Kind for Pod {
         object["status"] = json!({"phase": "Pending", "qosClass": qos_class(&object["spec"])});
     }
 
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        crate::keep_status(new, old);
+        // What the class of the pod says need not be said again.
+        for field in ["priority", "preemptionPolicy"] {
+            if walk::at(&new["spec"], field).is_none() && new["spec"].is_object() {
+                crate::copy_field(&mut new["spec"], &old["spec"], field);
+            }
+        }
+    }
+
     fn prepare_status_update(&self, new: &mut Value, old: &Value) {
         crate::keep_all_but_status(new, old);
         // The class follows from the spec: whoever writes the status need not know it.
         if let Some(class) = walk::text(old, "status.qosClass") {
             walk::map_at(new, "status").insert("qosClass".into(), class.into());
+        }
+    }
+
+    fn prepare_subresource_update(&self, name: &str, new: &mut Value, old: &Value) {
+        match name {
+            "ephemeralcontainers" => pod_resize::keep_all_but_ephemeral_containers(new, old),
+            "resize" => pod_resize::keep_all_but_resources(new, old),
+            _ => self.prepare_status_update(new, old),
+        }
+    }
+
+    fn validate_subresource_update(&self, name: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+        match name {
+            "ephemeralcontainers" => pod_resize::validate_ephemeral_containers(new, old),
+            "resize" => pod_resize::validate_resize(new, old),
+            _ => Vec::new(),
         }
     }
 

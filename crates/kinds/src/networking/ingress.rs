@@ -1,6 +1,6 @@
 //! Ingress: which Service answers which host and path.
 
-use object_model::{FieldError, FieldPath, names};
+use object_model::{FieldError, FieldPath, meta, names};
 use serde_json::{Value, json};
 
 use crate::{ALL_VERBS, Column, DefaultClass, Kind, Now, OBJECT_VERBS, Resource, Scope, Subresource, walk};
@@ -55,8 +55,7 @@ impl Kind for Ingress {
     }
 
     fn default_class(&self, object: &Value) -> Option<DefaultClass> {
-        let named = !object["spec"]["ingressClassName"].is_null()
-            || object_model::meta::annotations(object).contains_key(OLD_CLASS);
+        let named = !object["spec"]["ingressClassName"].is_null() || meta::annotations(object).contains_key(OLD_CLASS);
         (!named).then_some(DefaultClass {
             group: "networking.k8s.io",
             plural: "ingressclasses",
@@ -73,6 +72,14 @@ impl Kind for Ingress {
         if rules.is_empty() && walk::at(spec, "defaultBackend").is_none() {
             let why = "either `defaultBackend` or `rules` must be specified";
             errors.push(FieldError::invalid(&path, Value::from(rules), why));
+        }
+        let (old, class) = (meta::annotations(object).get(OLD_CLASS).copied(), walk::text(spec, "ingressClassName"));
+        if let (Some(old), Some(class)) = (old, class)
+            && old != class
+        {
+            let path = FieldPath::new("annotations").child(OLD_CLASS);
+            let why = "must match `ingressClassName` when both are specified";
+            errors.push(FieldError::invalid(&path, old, why));
         }
         if let Some(class) = walk::text(spec, "ingressClassName") {
             let path = path.child("ingressClassName");
@@ -126,7 +133,7 @@ impl Kind for Ingress {
             given.filter_map(|one| walk::text(one, "ip").or_else(|| walk::text(one, "hostname"))).collect();
         let ports = if walk::list(spec, "tls").is_empty() { "80" } else { "80, 443" };
         vec![
-            object_model::meta::name(object).into(),
+            meta::name(object).into(),
             walk::text(spec, "ingressClassName").unwrap_or("<none>").into(),
             hosts.into(),
             given.join(",").into(),

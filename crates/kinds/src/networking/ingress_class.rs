@@ -57,6 +57,16 @@ impl Kind for IngressClass {
                 errors.push(FieldError::required(&path.child(field), ""));
             }
             walk::one_of(&mut errors, parameters, "scope", &path, &["Cluster", "Namespace"]);
+            let at = path.child("namespace");
+            match (walk::text(parameters, "scope"), walk::text(parameters, "namespace")) {
+                (Some("Namespace"), None) => {
+                    errors.push(FieldError::required(&at, "`parameters.scope` is set to 'Namespace'"));
+                }
+                (Some("Cluster"), Some(_)) => {
+                    errors.push(FieldError::forbidden(&at, "`parameters.scope` is set to 'Cluster'"));
+                }
+                _ => {}
+            }
         }
         errors
     }

@@ -32,10 +32,6 @@ pub(crate) fn default_spec(spec: &mut Value) {
 /// Defaults that a Pod has and a template has not: requests out of limits, and what admission adds.
 pub(crate) fn default_pod_only(spec: &mut Value) {
     default(spec, "enableServiceLinks", true);
-    if walk::text(spec, "priorityClassName").is_none() {
-        default(spec, "priority", 0);
-    }
-    default(spec, "preemptionPolicy", "PreemptLowerPriority");
     for list in ["initContainers", "containers"] {
         for container in each_mut(spec, list) {
             let Some(limits) = walk::at(container, "resources.limits").and_then(Value::as_object).cloned() else {

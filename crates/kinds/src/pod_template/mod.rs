@@ -2,16 +2,19 @@
 
 mod container;
 mod defaults;
+mod placement;
 mod quality;
+mod security;
 mod volume;
 
+pub(crate) use container::{amounts, container_resource_name, is_not_overcommitted};
 pub(crate) use defaults::{default_pod_only, default_spec};
 pub(crate) use quality::qos_class;
 
 use object_model::{FieldError, FieldPath, LabelSelector, names};
 use serde_json::Value;
 
-use crate::{meta, walk};
+use crate::{meta, rules, walk};
 
 /// What is wrong with a pod spec.
 pub(crate) fn validate_spec(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
@@ -40,19 +43,65 @@ pub(crate) fn validate_spec(errors: &mut Vec<FieldError>, spec: &Value, path: &F
         }
     }
     for (index, alias) in walk::list(spec, "hostAliases").iter().enumerate() {
+        let path = path.child("hostAliases").index(index);
         let ip = walk::text(alias, "ip").unwrap_or_default();
         if ip.parse::<std::net::IpAddr>().is_err() {
-            let path = path.child("hostAliases").index(index).child("ip");
-            errors.push(FieldError::invalid(&path, ip, "must be a valid IP address"));
+            errors.push(FieldError::invalid(&path.child("ip"), ip, "must be a valid IP address"));
+        }
+        for (index, host) in walk::list(alias, "hostnames").iter().filter_map(Value::as_str).enumerate() {
+            rules::named(errors, host, &path.child("hostnames").index(index), names::dns_subdomain);
         }
     }
-    security(errors, &spec["securityContext"], &path.child("securityContext"));
+    security::pod(errors, spec, path);
     for (index, gate) in walk::list(spec, "readinessGates").iter().enumerate() {
         let kind = walk::text(gate, "conditionType").unwrap_or_default();
         let path = path.child("readinessGates").index(index).child("conditionType");
-        errors.extend(names::qualified_name(kind).into_iter().map(|why| FieldError::invalid(&path, kind, why)));
+        rules::named(errors, kind, &path, names::qualified_name);
     }
-    topology_spread(errors, spec, &path.child("topologySpreadConstraints"));
+    gates(errors, spec, &path.child("schedulingGates"));
+    placement::topology_spread(errors, spec, &path.child("topologySpreadConstraints"));
+    if let Some(affinity) = walk::at(spec, "affinity") {
+        placement::affinity(errors, affinity, &path.child("affinity"));
+    }
+    if let Some(os) = walk::at(spec, "os") {
+        rules::required_choice(errors, os, "name", &path.child("os"), &["linux", "windows"]);
+    }
+    walk::one_of(errors, spec, "preemptionPolicy", path, &["PreemptLowerPriority", "Never"]);
+    amounts(errors, &spec["overhead"], &path.child("overhead"));
+    claims(errors, spec, &path.child("resourceClaims"));
+}
+
+fn gates(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
+    let gates = walk::list(spec, "schedulingGates");
+    for (index, gate) in gates.iter().enumerate() {
+        let name = gate["name"].as_str().unwrap_or_default();
+        rules::named(errors, name, &path.index(index).child("name"), names::qualified_name);
+    }
+    rules::unique(errors, gates.iter().map(|gate| walk::text(gate, "name")), |index| path.index(index).child("name"));
+}
+
+fn claims(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
+    let claims = walk::list(spec, "resourceClaims");
+    for (index, claim) in claims.iter().enumerate() {
+        let path = path.index(index);
+        rules::required_name(errors, claim, "name", &path, names::dns_label);
+        let sources = ["resourceClaimName", "resourceClaimTemplateName"];
+        let given: Vec<&str> = sources.into_iter().filter(|source| walk::at(claim, source).is_some()).collect();
+        match given.as_slice() {
+            [] => {
+                let why = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
+                errors.push(FieldError::invalid(&path, claim.clone(), why));
+            }
+            [source] => rules::named_field(errors, claim, source, &path, names::dns_subdomain),
+            _ => {
+                let why = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
+                errors.push(FieldError::invalid(&path, claim.clone(), why));
+            }
+        }
+    }
+    rules::unique(errors, claims.iter().map(|claim| walk::text(claim, "name")), |index| {
+        path.index(index).child("name")
+    });
 }
 
 /// What is wrong with the template of a controller whose pods run for ever, given its selector.
@@ -72,10 +121,8 @@ pub(crate) fn validate_template(
         let why = "`selector` does not match template `labels`";
         errors.push(FieldError::invalid(&metadata.child("labels"), labels, why));
     }
-    meta::labels(errors, &template["metadata"], &metadata);
-    meta::annotations(errors, &template["metadata"], &metadata.child("annotations"));
+    validate_metadata_and_spec(errors, template, path);
     let spec = path.child("spec");
-    validate_spec(errors, &template["spec"], &spec);
     if let Some(policy @ ("Never" | "OnFailure")) = walk::text(&template["spec"], "restartPolicy") {
         errors.push(FieldError::not_supported(&spec.child("restartPolicy"), policy, &["Always"]));
     }
@@ -83,6 +130,14 @@ pub(crate) fn validate_template(
         let why = format!("activeDeadlineSeconds in {owner} is not Supported");
         errors.push(FieldError::forbidden(&spec.child("activeDeadlineSeconds"), why));
     }
+}
+
+/// What is wrong with a template, whoever makes pods of it.
+pub(crate) fn validate_metadata_and_spec(errors: &mut Vec<FieldError>, template: &Value, path: &FieldPath) {
+    let metadata = path.child("metadata");
+    meta::labels(errors, &template["metadata"], &metadata);
+    meta::annotations(errors, &template["metadata"], &metadata.child("annotations"));
+    validate_spec(errors, &template["spec"], &path.child("spec"));
 }
 
 /// What is wrong with the selector of a controller.
@@ -130,7 +185,28 @@ fn dns(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
             errors.push(FieldError::required(&path.child("dnsConfig").child("nameservers"), why));
         }
     }
-    let servers = path.child("dnsConfig").child("nameservers");
+    let config = path.child("dnsConfig");
+    let servers = config.child("nameservers");
+    for (field, most, what) in [("nameservers", 3, "nameservers"), ("searches", 32, "search paths")] {
+        let given = walk::list(&spec["dnsConfig"], field);
+        if given.len() > most {
+            let why = format!("must not have more than {most} {what}");
+            errors.push(FieldError::invalid(&config.child(field), Value::from(given), why));
+        }
+    }
+    for (index, domain) in walk::list(spec, "dnsConfig.searches").iter().filter_map(Value::as_str).enumerate() {
+        // A search path may be the root, and end in a dot.
+        let bare = domain.strip_suffix('.').unwrap_or(domain);
+        if !bare.is_empty() {
+            rules::named(errors, bare, &config.child("searches").index(index), names::dns_subdomain);
+        }
+    }
+    for (index, option) in walk::list(spec, "dnsConfig.options").iter().enumerate() {
+        if walk::text(option, "name").is_none() {
+            let path = config.child("options").index(index);
+            errors.push(FieldError::required(&path, "must not be empty"));
+        }
+    }
     for (index, server) in walk::list(spec, "dnsConfig.nameservers").iter().enumerate() {
         if server.as_str().is_none_or(|server| server.parse::<std::net::IpAddr>().is_err()) {
             errors.push(FieldError::invalid(&servers.index(index), server.clone(), "must be a valid IP address"));
@@ -138,7 +214,8 @@ fn dns(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
     }
 }
 
-fn tolerations(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
+/// What is wrong with the tolerations of a pod, or of all pods of a class.
+pub(crate) fn tolerations(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
     for (index, toleration) in walk::list(spec, "tolerations").iter().enumerate() {
         let path = path.index(index);
         let key = walk::text(toleration, "key");
@@ -163,34 +240,5 @@ fn tolerations(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
             let effect = walk::text(toleration, "effect").unwrap_or_default();
             errors.push(FieldError::invalid(&path.child("effect"), effect, why));
         }
-    }
-}
-
-/// The user and group numbers of a security context.
-fn security(errors: &mut Vec<FieldError>, context: &Value, path: &FieldPath) {
-    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
-        if let Some(id) = walk::at(context, field)
-            && !id.as_i64().is_some_and(|id| (0..=i64::from(i32::MAX)).contains(&id))
-        {
-            errors.push(FieldError::invalid(
-                &path.child(field),
-                id.clone(),
-                "must be between 0 and 2147483647, inclusive",
-            ));
-        }
-    }
-}
-
-fn topology_spread(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
-    for (index, constraint) in walk::list(spec, "topologySpreadConstraints").iter().enumerate() {
-        let path = path.index(index);
-        if walk::number(constraint, "maxSkew") <= 0 {
-            let given = walk::number(constraint, "maxSkew");
-            errors.push(FieldError::invalid(&path.child("maxSkew"), given, "must be greater than zero"));
-        }
-        if walk::text(constraint, "topologyKey").is_none() {
-            errors.push(FieldError::required(&path.child("topologyKey"), "can not be empty"));
-        }
-        walk::one_of(errors, constraint, "whenUnsatisfiable", &path, &["DoNotSchedule", "ScheduleAnyway"]);
     }
 }

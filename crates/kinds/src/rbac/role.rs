@@ -4,11 +4,7 @@ use object_model::{FieldError, FieldPath, LabelSelector, names};
 use serde_json::Value;
 
 use super::GROUP;
-use crate::{ALL_VERBS, Column, Kind, Now, Resource, Scope, walk};
-
-/// What upstream prints for kinds that have no columns of their own.
-const COLUMNS: &[Column] =
-    &[Column::name(), Column { kind: "date", ..Column::text("Created At", "When the object was created.") }];
+use crate::{ALL_VERBS, Column, Kind, Now, Resource, Scope, cells, walk};
 
 pub(crate) static ROLE: Resource = Resource {
     group: GROUP,
@@ -29,7 +25,7 @@ pub(crate) static ROLE: Resource = Resource {
     unconditional_update: true,
     graceful: false,
     selectable_fields: &[],
-    columns: COLUMNS,
+    columns: &[Column::name(), Column::created()],
     example: "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: reader, namespace: default}\n\
               rules:\n- {apiGroups: [''], resources: [pods], verbs: [get, list]}\n",
     hooks: &Role { cluster: false },
@@ -82,18 +78,12 @@ impl Kind for Role {
     }
 
     fn cells(&self, object: &Value, _now: Now) -> Vec<Value> {
-        created(object)
+        vec![cells::name(object), cells::created(object)]
     }
 
     fn is_policy(&self) -> bool {
         true
     }
-}
-
-/// Name and time of creation: this is what upstream prints, instead of an age.
-fn created(object: &Value) -> Vec<Value> {
-    let at = walk::text(object, "metadata.creationTimestamp").unwrap_or("<unknown>");
-    vec![object_model::meta::name(object).into(), at.into()]
 }
 
 /// What is wrong with a rule (upstream: `ValidatePolicyRule`).

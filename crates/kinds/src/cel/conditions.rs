@@ -1,12 +1,11 @@
 //! Match conditions of webhooks and policies.
 
-use std::collections::BTreeSet;
-
 use expressions::{Environment, ObjectType, Type};
 use object_model::{FieldError, FieldPath, names};
 use serde_json::Value;
 
 use super::compile_to;
+use crate::{rules, walk};
 
 const MOST_CONDITIONS: usize = 64;
 
@@ -22,7 +21,6 @@ pub(super) fn check(list: &Value, path: &FieldPath, environment: &Environment) -
     if conditions.len() > MOST_CONDITIONS {
         errors.push(FieldError::too_many(path, conditions.len(), MOST_CONDITIONS));
     }
-    let mut seen = BTreeSet::new();
     for (n, condition) in conditions.iter().enumerate() {
         let path = path.index(n);
         let text = condition["expression"].as_str().unwrap_or("").trim();
@@ -31,17 +29,10 @@ pub(super) fn check(list: &Value, path: &FieldPath, environment: &Environment) -
         } else if let Err(problem) = compile_to(text, environment, &[Type::Bool]) {
             errors.push(FieldError::invalid(&path.child("expression"), text, problem));
         }
-        let name = condition["name"].as_str().unwrap_or("");
-        if name.is_empty() {
-            errors.push(FieldError::required(&path.child("name"), ""));
-            continue;
-        }
-        let problems = names::qualified_name(name);
-        errors.extend(problems.into_iter().map(|problem| FieldError::invalid(&path.child("name"), name, problem)));
-        if !seen.insert(name) {
-            errors.push(FieldError::duplicate(&path.child("name"), name));
-        }
+        rules::required_name(&mut errors, condition, "name", &path, names::qualified_name);
     }
+    let names = conditions.iter().map(|condition| walk::text(condition, "name"));
+    rules::unique(&mut errors, names, |n| path.index(n).child("name"));
     errors
 }
 

@@ -2,7 +2,23 @@
 
 use serde_json::Value;
 
-use crate::failure::{Outcome, error};
+/// A path or a template that cannot be read, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonPathError(pub String);
+
+impl std::fmt::Display for JsonPathError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for JsonPathError {}
+
+type Outcome<T> = Result<T, JsonPathError>;
+
+fn error(why: impl Into<String>) -> JsonPathError {
+    JsonPathError(why.into())
+}
 
 /// One step of a path.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +43,10 @@ enum Part {
 }
 
 /// Fills a template.
-pub(crate) fn render(template: &str, value: &Value) -> Outcome<String> {
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn render(template: &str, value: &Value) -> Outcome<String> {
     let mut rest = template;
     let parts = parts(&mut rest, false)?;
     let mut out = String::new();
@@ -36,7 +55,10 @@ pub(crate) fn render(template: &str, value: &Value) -> Outcome<String> {
 }
 
 /// The values that a bare path (`.status.phase`, `{.status.phase}`) leads to.
-pub(crate) fn find(path: &str, value: &Value) -> Outcome<Vec<Value>> {
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn find(path: &str, value: &Value) -> Outcome<Vec<Value>> {
     let path = path.trim().trim_start_matches('{').trim_end_matches('}');
     let path = if path.starts_with(['.', '[', '$']) { path.to_owned() } else { format!(".{path}") };
     Ok(follow(&steps(&path)?, &[value]).into_iter().cloned().collect())
@@ -243,7 +265,7 @@ fn compare(value: &Value, operator: &str, wanted: &Value) -> bool {
 }
 
 /// A value as templates show it: text without quotes.
-pub(crate) fn text(value: &Value) -> String {
+pub fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
@@ -280,7 +302,7 @@ mod tests {
             {"metadata": {"name": "a", "labels": {"x.y/z": "1"}}, "n": 1},
             {"metadata": {"name": "b"}, "n": 2},
         ]});
-        let of = |template: &str| render(template, &value).map_err(|e| e.message).unwrap();
+        let of = |template: &str| render(template, &value).map_err(|e| e.0).unwrap();
         assert_eq!(of("{.items[*].metadata.name}"), "a b");
         assert_eq!(of("{range .items[*]}{.metadata.name}={.n}{\"\\n\"}{end}"), "a=1\nb=2\n");
         assert_eq!(of("{.items[0].metadata.labels.x\\.y/z} {.items[-1].n}"), "1 2");

@@ -1,0 +1,279 @@
+//! CertificateSigningRequest: somebody's wish for a certificate, somebody else's consent, and the certificate.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use object_model::{FieldError, FieldPath, names, time};
+use serde_json::{Value, json};
+use x509_parser::prelude::{FromDer, X509CertificationRequest};
+
+use super::{GROUP, pem_blocks, signer_name};
+use crate::{Column, Kind, Now, Resource, Subresource, cells, rules, walk};
+
+pub(crate) static RESOURCE: Resource = Resource {
+    group: GROUP,
+    kind: "CertificateSigningRequest",
+    plural: "certificatesigningrequests",
+    singular: "certificatesigningrequest",
+    short_names: &["csr"],
+    subresources: &[
+        Subresource::part("approval", GROUP, "CertificateSigningRequest"),
+        Subresource::status(GROUP, "CertificateSigningRequest"),
+    ],
+    type_name: "certificates.v1.CertificateSigningRequest",
+    storage: "certificatesigningrequests",
+    has_status: true,
+    selectable_fields: &["spec.signerName"],
+    columns: &[
+        Column::name(),
+        Column::age(),
+        Column::text("SignerName", "Who is asked."),
+        Column::text("Requestor", "Who asks."),
+        Column::text("RequestedDuration", "How long the certificate should be valid."),
+        Column::text("Condition", "What became of the request."),
+    ],
+    example: "apiVersion: certificates.k8s.io/v1\nkind: CertificateSigningRequest\nmetadata: {name: example}\n\
+              spec:\n  signerName: example.com/clients\n  usages: [client auth]\n\
+              \x20 request: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlHTE1EOENBUUF3RERFS01BZ0dBMVVFQXd3QllUQX\
+              FNQVVHQXl0bGNBTWhBRmVwUW54OTRDbE54V01vMTBWOApzRm93dnhBZFM0cVUyQTRaOW4vOTgzVlFvQUF3QlFZREsy\
+              VndBMEVBRU4yV1Q3NTY3V2xEb3V4VEhSRmNTUndUCm5sdWZSTE95VFhCSnFTU1gvZ0JiRWpNdUZTaTZod2IzenRFTD\
+              lVdTdEV1NrUml1OGVweXZieFpWUmV2S0FnPT0KLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg==\n",
+    hooks: &Request,
+    ..crate::CLUSTER
+};
+
+struct Request;
+
+const USAGES: [&str; 23] = [
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
+const MIN_SECONDS: i64 = 600;
+/// Conditions that stand once they are set, and those of them that only an approver sets.
+const FINAL: [&str; 3] = ["Approved", "Denied", "Failed"];
+const OF_APPROVERS: [&str; 2] = ["Approved", "Denied"];
+
+impl Kind for Request {
+    fn default(&self, object: &mut Value) {
+        let Some(status) = object.get_mut("status") else { return };
+        for condition in walk::each_mut(status, "conditions").filter(|condition| condition.is_object()) {
+            walk::default(condition, "status", "True");
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        object["status"] = json!({});
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        crate::copy_field(new, old, "spec");
+        crate::copy_field(new, old, "status");
+    }
+
+    /// Consent is given elsewhere.
+    fn prepare_status_update(&self, new: &mut Value, old: &Value) {
+        crate::keep_all_but_status(new, old);
+        keep_conditions(new, old, |kind| OF_APPROVERS.contains(&kind));
+    }
+
+    fn prepare_subresource_update(&self, name: &str, new: &mut Value, old: &Value) {
+        if name != "approval" {
+            self.prepare_status_update(new, old);
+            return;
+        }
+        crate::keep_all_but_status(new, old);
+        keep_conditions(new, old, |kind| !OF_APPROVERS.contains(&kind));
+        crate::copy_field(walk::value_at(new, "status"), &old["status"], "certificate");
+    }
+
+    fn stamp(&self, new: &mut Value, old: &Value, now: Now) {
+        let at = time::seconds(now.0);
+        let before = walk::list(old, "status.conditions");
+        let Some(status) = new.get_mut("status") else { return };
+        for condition in walk::each_mut(status, "conditions").filter(|condition| condition.is_object()) {
+            walk::default(condition, "lastUpdateTime", at.clone());
+            let same = |other: &&Value| other["type"] == condition["type"] && other["status"] == condition["status"];
+            let since = before.iter().find(same).and_then(|other| walk::text(other, "lastTransitionTime"));
+            walk::default(condition, "lastTransitionTime", since.unwrap_or(&at));
+        }
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let path = FieldPath::new("spec");
+        let spec = &object["spec"];
+        let text = spec["request"].as_str().unwrap_or_default();
+        if let Some(why) = request_problem(&STANDARD.decode(text).unwrap_or_default()) {
+            errors.push(FieldError::invalid(&path.child("request"), text, why));
+        }
+        let usages = walk::list(spec, "usages");
+        let at = path.child("usages");
+        if usages.is_empty() {
+            errors.push(FieldError::required(&at, ""));
+        }
+        for (index, usage) in usages.iter().filter_map(Value::as_str).enumerate() {
+            if !USAGES.contains(&usage) {
+                errors.push(FieldError::not_supported(&at.index(index), usage, &USAGES));
+            }
+        }
+        rules::unique(&mut errors, usages.iter().map(Value::as_str), |index| at.index(index));
+        let signer = spec["signerName"].as_str().unwrap_or_default();
+        if signer == "kubernetes.io/legacy-unknown" {
+            let why = "the legacy signerName is not allowed via this API version";
+            errors.push(FieldError::invalid(&path.child("signerName"), signer, why));
+        } else {
+            signer_name(&mut errors, signer, &path.child("signerName"));
+        }
+        if let Some(seconds) = walk::at(spec, "expirationSeconds").and_then(Value::as_i64)
+            && seconds < MIN_SECONDS
+        {
+            let why = "may not specify a duration less than 600 seconds (10 minutes)";
+            errors.push(FieldError::invalid(&path.child("expirationSeconds"), seconds, why));
+        }
+        conditions(&mut errors, object);
+        errors
+    }
+
+    fn validate_subresource_update(&self, _name: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let path = FieldPath::new("status");
+        for kind in FINAL {
+            let of =
+                |object: &Value| walk::list(object, "status.conditions").iter().find(|c| c["type"] == kind).cloned();
+            if of(old).is_some() && of(new).is_none() {
+                let why = format!("updates may not remove a condition of type {kind:?}");
+                errors.push(FieldError::forbidden(&path.child("conditions"), why));
+            }
+        }
+        let certificate = |object: &Value| walk::text(object, "status.certificate").map(str::to_owned);
+        let at = path.child("certificate");
+        if certificate(old).is_some() && certificate(new) != certificate(old) {
+            errors.push(FieldError::forbidden(&at, "updates may not modify existing certificate content"));
+        }
+        if let Some(text) = certificate(new) {
+            let blocks = pem_blocks(&STANDARD.decode(text).unwrap_or_default());
+            if blocks.is_empty() || blocks.iter().any(|(label, ..)| label != "CERTIFICATE") {
+                let why = "must contain at least one CERTIFICATE PEM block, and nothing else";
+                errors.push(FieldError::invalid(&at, "<certificate data>", why));
+            }
+        }
+        errors
+    }
+
+    fn name_problems(&self, name: &str) -> Vec<String> {
+        names::path_segment(name)
+    }
+
+    fn cells(&self, object: &Value, now: Now) -> Vec<Value> {
+        let has = |kind: &str| walk::list(object, "status.conditions").iter().any(|c| c["type"] == kind);
+        let mut state = if has("Denied") {
+            "Denied"
+        } else if has("Approved") {
+            "Approved"
+        } else {
+            "Pending"
+        }
+        .to_owned();
+        if has("Failed") {
+            state.push_str(",Failed");
+        }
+        if walk::text(object, "status.certificate").is_some() {
+            state.push_str(",Issued");
+        }
+        let duration = walk::at(object, "spec.expirationSeconds").and_then(Value::as_i64);
+        vec![
+            cells::name(object),
+            cells::age(object, now),
+            cells::text(object, "spec.signerName"),
+            cells::text(object, "spec.username"),
+            duration.map_or_else(|| "<none>".to_owned(), time::human_duration).into(),
+            state.into(),
+        ]
+    }
+}
+
+/// Takes the conditions of some types from the old object, whatever the new one says of them.
+fn keep_conditions(new: &mut Value, old: &Value, of: impl Fn(&str) -> bool) {
+    let is_kept = |condition: &&Value| of(condition["type"].as_str().unwrap_or_default());
+    let before = walk::list(old, "status.conditions");
+    let mut all: Vec<Value> = Vec::new();
+    for condition in walk::list(new, "status.conditions") {
+        let kind = &condition["type"];
+        if !is_kept(&condition) {
+            all.push(condition.clone());
+        } else if let Some(old) = before.iter().find(|old| old["type"] == *kind) {
+            all.push(old.clone());
+        }
+    }
+    for condition in before.iter().filter(is_kept) {
+        if !all.iter().any(|other| other["type"] == condition["type"]) {
+            all.push(condition.clone());
+        }
+    }
+    let status = walk::map_at(new, "status");
+    if !all.is_empty() || status.contains_key("conditions") {
+        status.insert("conditions".into(), all.into());
+    }
+}
+
+/// The organizations that somebody asks to be of: the groups of whom the certificate is for.
+pub fn requested_organizations(request: &Value) -> Vec<String> {
+    let bytes = STANDARD.decode(request["spec"]["request"].as_str().unwrap_or_default()).unwrap_or_default();
+    let blocks = pem_blocks(&bytes);
+    let Some((_, parsed)) = blocks.first().and_then(|(_, _, der)| X509CertificationRequest::from_der(der).ok()) else {
+        return Vec::new();
+    };
+    let subject = &parsed.certification_request_info.subject;
+    subject.iter_organization().filter_map(|part| part.as_str().ok()).map(str::to_owned).collect()
+}
+
+fn request_problem(bytes: &[u8]) -> Option<String> {
+    match pem_blocks(bytes).first() {
+        Some((label, _, der)) if label == "CERTIFICATE REQUEST" => {
+            X509CertificationRequest::from_der(der).err().map(|error| error.to_string())
+        }
+        _ => Some("PEM block type must be CERTIFICATE REQUEST".to_owned()),
+    }
+}
+
+fn conditions(errors: &mut Vec<FieldError>, object: &Value) {
+    let path = FieldPath::new("status").child("conditions");
+    let list = walk::list(object, "status.conditions");
+    rules::unique(errors, list.iter().map(|condition| walk::text(condition, "type")), |index| {
+        path.index(index).child("type")
+    });
+    for (index, condition) in list.iter().enumerate() {
+        let path = path.index(index);
+        let kind = rules::required(errors, condition, "type", &path).unwrap_or_default();
+        let status = condition["status"].as_str().unwrap_or_default();
+        if FINAL.contains(&kind) && status != "True" {
+            let why = format!("must be True for {kind} conditions");
+            errors.push(FieldError::invalid(&path.child("status"), status, why));
+        }
+        walk::one_of(errors, condition, "status", &path, &["True", "False", "Unknown"]);
+    }
+    if OF_APPROVERS.iter().all(|kind| list.iter().any(|condition| condition["type"] == *kind)) {
+        let why = "Approved and Denied conditions are mutually exclusive";
+        errors.push(FieldError::invalid(&path, Value::from(list), why));
+    }
+}
