@@ -1,5 +1,6 @@
 //! Watching objects: the changes of a collection as a stream, in the form and view the client wants.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use http_body_util::{BodyExt, StreamBody};
 use object_model::{ApiError, Reason, meta};
 use serde_json::{Value, json};
 use store::{Entry, Event, Store, StoreError, Watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::context::Context;
 use crate::metrics::OpenWatch;
@@ -43,6 +44,9 @@ struct Watching {
     bookmarks: bool,
     bookmark_at: Instant,
     end_at: Instant,
+    /// Goes off at the nearer of the two. One for the whole watch: making timers for each change would cost more than
+    /// the change.
+    alarm: Pin<Box<Sleep>>,
     revision: u64,
     /// What is left of the state at the start, which comes before the first change.
     state: std::vec::IntoIter<Arc<Entry>>,
@@ -111,6 +115,7 @@ impl ApiServer {
             }
             Err(error) => return Err(store_failed(&error)),
         };
+        let (bookmark_at, end_at) = (Instant::now() + BOOKMARK_EVERY, Instant::now() + timeout);
         let mut watching = Watching {
             open: self.open_watch(served),
             served: served.clone(),
@@ -122,8 +127,9 @@ impl ApiServer {
             changes,
             columns_sent: false,
             bookmarks,
-            bookmark_at: Instant::now() + BOOKMARK_EVERY,
-            end_at: Instant::now() + timeout,
+            bookmark_at,
+            end_at,
+            alarm: Box::pin(sleep_until(if bookmarks { bookmark_at.min(end_at) } else { end_at })),
             revision,
             ends_state: state.is_some() && initial == Some(true) && bookmarks,
             state: state.map_or_else(Vec::new, |state| state.entries).into_iter(),
@@ -200,13 +206,12 @@ impl Watching {
                     Ok(())
                 }
             },
-            () = sleep_until(self.end_at) => {
-                self.over = true;
+            () = self.alarm.as_mut() => {
+                let now = Instant::now();
+                self.over = now >= self.end_at;
+                self.bookmark_at = now + BOOKMARK_EVERY;
+                self.alarm.as_mut().reset(self.bookmark_at.min(self.end_at));
                 if self.bookmarks { self.catch_up().await } else { Ok(()) }
-            }
-            () = sleep_until(self.bookmark_at), if self.bookmarks => {
-                self.bookmark_at = Instant::now() + BOOKMARK_EVERY;
-                self.catch_up().await
             }
         }
     }
