@@ -11,7 +11,7 @@ use comfy_table::{Table, presets};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use crate::cluster::{Cluster, Place, PodWatch, is_ready, name, wait_for};
-use crate::{host, images};
+use crate::{bench_api, host, images};
 
 /// How long pods may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -20,7 +20,10 @@ const MANY: usize = 100;
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// How often a start and a single pod are measured
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
@@ -29,8 +32,18 @@ pub struct Options {
     idle: u16,
 }
 
+/// What is measured apart from the whole cluster.
+#[derive(clap::Subcommand)]
+enum Part {
+    /// Measure the API server under load: creates, reads, lists, watches and memory
+    Api(bench_api::Options),
+}
+
 /// Measures a cluster of its own, which is gone afterwards.
 pub fn run(options: &Options) -> anyhow::Result<()> {
+    if let Some(Part::Api(options)) = &options.part {
+        return bench_api::run(options);
+    }
     host::need_root("run a cluster")?;
     host::install(&[("curl", "curl")])?;
     let images = images::make()?;
@@ -199,7 +212,7 @@ fn cpu_time(pid: Pid) -> anyhow::Result<f64> {
 }
 
 /// The fields of a process's `smaps_rollup`, in bytes.
-fn memory(pid: i32) -> anyhow::Result<BTreeMap<String, u64>> {
+pub fn memory(pid: i32) -> anyhow::Result<BTreeMap<String, u64>> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     let fields = text.lines().filter_map(|line| {
@@ -239,7 +252,8 @@ fn millis(time: Duration) -> String {
     }
 }
 
-fn megabytes(bytes: u64) -> String {
+/// Bytes for people.
+pub fn megabytes(bytes: u64) -> String {
     // To a tenth of a megabyte, which has 10⁶ bytes.
     format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
 }

@@ -69,7 +69,12 @@ impl Cluster {
 
     /// Builds knarr, to be used with the client that is built in.
     pub fn build_alone(place: &Place) -> anyhow::Result<Self> {
-        Ok(Self { place: place.clone(), knarr: host::build_release()?, client: Client::BuiltIn })
+        Ok(Self::of(place, &host::build_release()?))
+    }
+
+    /// A knarr that is built, with the client that is built in.
+    pub fn of(place: &Place, knarr: &Path) -> Self {
+        Self { place: place.clone(), knarr: knarr.to_owned(), client: Client::BuiltIn }
     }
 
     /// The program.

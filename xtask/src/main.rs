@@ -1,11 +1,13 @@
 //! `cargo xtask …`: the repository's own commands, and its rules as tests.
 
 mod bench;
+mod bench_api;
 mod clients;
 mod cluster;
 mod demo;
 mod host;
 mod images;
+mod load;
 #[cfg(test)]
 mod rules;
 mod test;
@@ -26,7 +28,7 @@ enum Command {
     Demo(demo::Options),
     /// Install what the tests need, and run format check, lints and all tests
     Test(test::Options),
-    /// Measure start-up, pods, memory and idle cost
+    /// Measure start-up, pods, memory and idle cost; with `api`, the API server under load
     Bench(bench::Options),
     /// Make the tutorial's images as archives that `knarr image import` takes
     Images,

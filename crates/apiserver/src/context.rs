@@ -11,7 +11,7 @@ use object_model::{ApiError, FieldError, FieldPath, Reason};
 use schema::{DecodeError, Decoded, Structural, Type};
 use serde_json::Value;
 
-use crate::request::{Accept, Query};
+use crate::request::{Accept, Query, ResourceRequest};
 use crate::served::Served;
 
 /// The longest body of a request, in bytes (upstream's limit).
@@ -68,7 +68,7 @@ impl Context {
     }
 
     /// What upstream calls the options of this method.
-    fn options_kind(&self) -> &'static str {
+    pub fn options_kind(&self) -> &'static str {
         match self.method {
             Method::POST => "CreateOptions",
             Method::PUT => "UpdateOptions",
@@ -147,17 +147,38 @@ impl Context {
         })
     }
 
+    /// Reads a body in YAML as an object of a type.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_yaml(&self, ty: &'static Type, body: &[u8]) -> Result<Value, ApiError> {
+        let decoded = schema::decode_yaml(ty, body)
+            .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
+        self.judge(decoded).map_err(ApiError::bad_request)
+    }
+
     /// Reads the configuration of a server-side apply: YAML, or JSON, which is YAML as well.
     ///
     /// # Errors
     /// 400 for a body that does not parse or, when strict, has unknown fields.
-    pub fn decode_configuration(&self, served: &Served, body: &[u8]) -> Result<Value, ApiError> {
+    pub fn decode_configuration(
+        &self,
+        request: &ResourceRequest,
+        served: &Served,
+        body: &[u8],
+    ) -> Result<Value, ApiError> {
         self.strictness()?;
+        let refuse = |why: &str| {
+            let (ResourceRequest { namespace, name, .. }, version, kind) =
+                (request, served.api_version(), served.kind());
+            // The core group has no name, but keeps its slash here.
+            let version = if version.contains('/') { version } else { format!("/{version}") };
+            let object = format!("{namespace}/{name}; {version}, Kind={kind}");
+            ApiError::bad_request(format!("failed to create typed patch object ({object}): {why}"))
+        };
         let mut decoded = schema::decode_yaml(served.ty, body).map_err(|error| match error {
             DecodeError::Malformed(text) => ApiError::bad_request(format!("error decoding YAML: {text}")),
-            DecodeError::Type { message, .. } => {
-                ApiError::bad_request(format!("failed to create typed patch object: {message}"))
-            }
+            DecodeError::Type { message, .. } => refuse(&message),
         })?;
         if decoded.value["metadata"]["managedFields"].as_array().is_some_and(|list| !list.is_empty()) {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
@@ -165,7 +186,18 @@ impl Context {
         if let Some(structure) = &served.structure {
             decoded.problems.extend(structure.prune(&mut decoded.value));
         }
-        self.judge(decoded).map_err(ApiError::bad_request)
+        // A manager cannot own what the schema does not have, however strictly the rest is read.
+        let unknown = |problem: &String| {
+            let path = problem.strip_prefix("unknown field \"")?.strip_suffix('"')?;
+            let path = schema::fields::readable(served.place(), &decoded.value, path);
+            Some(format!("{path}: field not declared in schema"))
+        };
+        let undeclared: Vec<String> = decoded.problems.iter().filter_map(unknown).collect();
+        match &undeclared[..] {
+            [] => self.judge(decoded).map_err(ApiError::bad_request),
+            [one] => Err(refuse(one)),
+            several => Err(refuse(&format!("errors:\n  {}", several.join("\n  ")))),
+        }
     }
 
     /// Reads a body as an object of a resource. Of what a definition describes, fields that it does not know are dropped.

@@ -16,6 +16,7 @@ mod discovery;
 mod eviction;
 mod health;
 mod impersonate;
+mod listing;
 mod managers;
 mod openapi;
 mod read;

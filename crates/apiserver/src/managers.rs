@@ -1,7 +1,9 @@
 //! Who manages which fields of an object (`metadata.managedFields`), and server-side apply.
 //!
-//! Fields are followed from the first apply on: before it an object has no managers, and the first one to apply shares it
-//! with `before-first-apply`, which holds what was there (upstream's rule for objects without managers).
+//! Fields are followed from the creation of an object on. One that has no managers, because somebody took them off, is
+//! followed again from the next apply on, whose manager shares it with `before-first-apply` (upstream's rules).
+
+use std::borrow::Cow;
 
 use jiff::Timestamp;
 use object_model::{ApiError, FieldError, FieldPath, Reason, meta, time};
@@ -10,6 +12,11 @@ use serde_json::{Value, json};
 
 const APPLY: &str = "Apply";
 const UPDATE: &str = "Update";
+/// How many managers an object keeps beside those who apply, and who gets what the oldest beyond had (upstream's choice).
+const UPDATERS_MAX: usize = 10;
+const ANCIENT: &str = "ancient-changes";
+/// The longest name of a manager, in bytes.
+const NAME_MAX: usize = 128;
 /// Fields of metadata that nobody manages: the server writes them (upstream's strip set).
 const UNMANAGED: [&str; 9] = [
     "name",
@@ -138,9 +145,11 @@ fn set_managers(object: &mut Value, mut managers: Vec<Manager>) {
     meta::set(object, "managedFields", if entries.is_empty() { Value::Null } else { entries.into() });
 }
 
-/// Notes a write that was no apply. `object` is the new state, in which the writer may have set the managers itself.
+/// Notes a write that was no apply; of a new object, where `current` is null. `object` is the new state, in which the writer
+/// may have set the managers itself, though not through a subresource.
 pub fn track(writer: &Writer<'_>, place: Place<'_>, current: &Value, object: &mut Value) {
-    let given = object["metadata"]["managedFields"].as_array().filter(|list| !list.is_empty());
+    let given = object["metadata"]["managedFields"].as_array();
+    let given = given.filter(|list| !list.is_empty() && writer.subresource.is_empty());
     let managers = match given.map(|list| (list.as_slice(), managers_of(object))) {
         // One empty entry says that there shall be none.
         Some(([entry], _)) if entry.as_object().is_some_and(serde_json::Map::is_empty) => Vec::new(),
@@ -148,7 +157,7 @@ pub fn track(writer: &Writer<'_>, place: Place<'_>, current: &Value, object: &mu
         // What cannot be read is not taken: then those that were there stay.
         _ => managers_of(current).unwrap_or_default(),
     };
-    if managers.is_empty() {
+    if managers.is_empty() && !current.is_null() {
         meta::set(object, "managedFields", Value::Null);
         return;
     }
@@ -173,7 +182,30 @@ pub fn track(writer: &Writer<'_>, place: Place<'_>, current: &Value, object: &mu
         Some(before) if before.set == own => before,
         _ => writer.manager(UPDATE, own),
     });
-    set_managers(object, kept);
+    kept.retain(|manager| !manager.set.is_empty());
+    set_managers(object, capped(kept));
+}
+
+/// At most so many updaters: the oldest of those of one version become one.
+fn capped(managers: Vec<Manager>) -> Vec<Manager> {
+    let (mut updaters, mut kept): (Vec<_>, Vec<_>) = managers.into_iter().partition(|m| m.operation == UPDATE);
+    updaters.sort_by(|a, b| (&a.time, &a.name, &a.subresource).cmp(&(&b.time, &b.name, &b.subresource)));
+    let mut left = updaters.len();
+    let mut merged: Vec<Manager> = Vec::new();
+    for manager in updaters {
+        let bucket = merged.iter_mut().find(|m| m.api_version == manager.api_version).filter(|_| left > UPDATERS_MAX);
+        let Some(bucket) = bucket else {
+            merged.push(manager);
+            continue;
+        };
+        bucket.name = ANCIENT.to_owned();
+        bucket.subresource.clear();
+        bucket.set.unite(&manager.set);
+        bucket.time = manager.time;
+        left -= 1;
+    }
+    kept.extend(merged);
+    kept
 }
 
 /// What an apply makes of an object; of none, where `current` is empty. The result carries its managers.
@@ -254,20 +286,43 @@ fn conflict(conflicts: &[(String, Vec<String>)]) -> ApiError {
     error
 }
 
-/// The manager that a request names, or that its client is.
+/// The manager that a request names, or that its client is: what comes before the first slash. `options` is what upstream
+/// calls the options of the request.
 ///
 /// # Errors
-/// 422 for an apply that names none.
-pub fn name_of<'a>(asked: &'a str, user_agent: &'a str, apply: bool) -> Result<&'a str, ApiError> {
+/// 422 for an apply that names none, and for a name that is too long or cannot be printed.
+pub fn name_of<'a>(asked: &'a str, user_agent: &str, options: &str, apply: bool) -> Result<Cow<'a, str>, ApiError> {
+    let path = FieldPath::new("fieldManager");
+    let mut errors = Vec::new();
+    if asked.len() > NAME_MAX {
+        errors.push(FieldError::too_long(&path, NAME_MAX));
+    }
+    for (at, odd) in asked.char_indices().filter(|(_, c)| !is_printable(*c)) {
+        let text = format!("invalid character U+{:04X} (at position {at})", u32::from(odd));
+        errors.push(FieldError::invalid(&path, asked, text));
+    }
+    if apply && asked.is_empty() {
+        errors.push(FieldError::required(&path, "is required for apply patch"));
+    }
+    if !errors.is_empty() {
+        return Err(ApiError::invalid("meta.k8s.io", options, "", &errors));
+    }
     if !asked.is_empty() {
-        return Ok(asked);
+        return Ok(asked.into());
     }
-    if apply {
-        let error = FieldError::required(&FieldPath::new("fieldManager"), "is required for apply patch");
-        return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
+    let mut client = String::new();
+    for c in user_agent.split('/').next().unwrap_or_default().chars().filter(|c| is_printable(*c)) {
+        if client.len() + c.len_utf8() > NAME_MAX {
+            break;
+        }
+        client.push(c);
     }
-    let client = user_agent.split('/').next().unwrap_or_default();
-    Ok(if client.is_empty() { "unknown" } else { client })
+    Ok(if client.is_empty() { "unknown".into() } else { client.into() })
+}
+
+/// Whether it leaves ink, or is the plain space.
+fn is_printable(c: char) -> bool {
+    matches!(c, '\'' | '"' | '\\') || c.escape_debug().len() == 1
 }
 
 #[cfg(test)]
@@ -348,5 +403,66 @@ mod tests {
         assert_eq!(owners(&plain), [""; 0]);
         let error = apply(&writer("a", ""), ty(), &plain, &image("2"), false).unwrap_err();
         assert!(error.message.contains("conflict with \"before-first-apply\" using apps/v1"), "{}", error.message);
+    }
+
+    #[test]
+    fn who_creates_an_object_manages_what_it_sets() {
+        let mut object = image("1");
+        object["metadata"]["labels"] = json!({"a": "b"});
+        object["status"] = json!({"replicas": 1});
+        track(&writer("kubectl-create", ""), ty(), &Value::Null, &mut object);
+        let entry = &object["metadata"]["managedFields"][0];
+        assert_eq!((&entry["manager"], &entry["operation"]), (&json!("kubectl-create"), &json!("Update")));
+        let containers = json!({"k:{\"name\":\"c\"}": {".": {}, "f:image": {}, "f:name": {}}});
+        assert_eq!(
+            entry["fieldsV1"],
+            json!({
+                "f:metadata": {"f:labels": {".": {}, "f:a": {}}},
+                "f:spec": {"f:replicas": {}, "f:template": {"f:spec": {"f:containers": containers}}},
+            })
+        );
+        // Nothing has changed, so nothing is touched, whoever writes.
+        let mut same = object.clone();
+        track(&writer("other", ""), ty(), &object, &mut same);
+        assert_eq!(same, object);
+        // An empty list keeps the managers, one empty entry takes them off.
+        same["metadata"]["managedFields"] = json!([]);
+        track(&writer("other", ""), ty(), &object, &mut same);
+        assert_eq!(same, object);
+        same["metadata"]["managedFields"] = json!([{}]);
+        track(&writer("other", ""), ty(), &object, &mut same);
+        assert_eq!(owners(&same), [""; 0]);
+    }
+
+    #[test]
+    fn the_oldest_of_many_updaters_become_one() {
+        let mut object = image("1");
+        track(&writer("m00", ""), ty(), &Value::Null, &mut object);
+        for number in 1..=11 {
+            let current = object.clone();
+            object["metadata"]["labels"][format!("l{number}")] = "x".into();
+            let writer = Writer { now: writer("", "").now + jiff::Span::new().seconds(number), ..writer("", "") };
+            track(&Writer { name: &format!("m{number:02}"), ..writer }, ty(), &current, &mut object);
+        }
+        let owners = owners(&object);
+        assert_eq!(owners.len(), 10);
+        assert!(owners[0].starts_with("ancient-changes Update: ") && owners[0].contains(".metadata.labels.l2"));
+        assert!(owners[1].starts_with("m03 Update"), "{owners:?}");
+        assert_eq!(object["metadata"]["managedFields"][0]["time"], "2026-01-01T00:00:02Z");
+    }
+
+    #[test]
+    fn a_managers_name_is_short_and_can_be_printed() {
+        let name = |asked: &'static str, agent: &str| name_of(asked, agent, "CreateOptions", false);
+        assert_eq!(name("", "kubectl/v1.37 (linux)").expect("a name"), "kubectl");
+        assert_eq!(name("me", "kubectl/v1.37").expect("a name"), "me");
+        assert_eq!(name("", "").expect("a name"), "unknown");
+        assert_eq!(name("", &"x".repeat(200)).expect("a name").len(), 128);
+        let error = name("a\u{7}", "").unwrap_err();
+        assert_eq!(error.code, 422);
+        assert!(error.message.contains("invalid character U+0007 (at position 1)"), "{}", error.message);
+        let long = name_of(&"x".repeat(129), "", "CreateOptions", false).unwrap_err();
+        assert!(long.message.contains("may not be more than 128 bytes"), "{}", long.message);
+        assert_eq!(name_of("", "kubectl/v1.37", "PatchOptions", true).unwrap_err().code, 422);
     }
 }

@@ -17,7 +17,7 @@ use crate::served::Served;
 use crate::table::Include;
 use crate::watch::forbidden;
 use crate::write::store_failed;
-use crate::{ApiServer, respond, stored, table};
+use crate::{ApiServer, listing, respond, stored, table};
 
 /// How long a read waits for a revision that has not happened yet (upstream's time).
 const WAIT_FOR_REVISION: Duration = Duration::from_secs(3);
@@ -91,6 +91,9 @@ impl Continue {
     }
 }
 
+/// Of a page on which everything is wanted.
+const ALL: Option<fn(&Entry) -> Result<bool, ApiError>> = None;
+
 /// One page of a list, not decoded.
 struct Page {
     entries: Vec<std::sync::Arc<Entry>>,
@@ -128,8 +131,13 @@ impl ApiServer {
         let selection = Selection::of(cx, served)?;
         let (format, view) = cx.accept.for_collection(served.is_custom())?;
         if (format, view) == (Format::Json, View::Object) && selection.is_everything() && !served.converts() {
-            let page = self.page(cx, request, served, |_| Ok(true))?;
-            return Ok(spliced(served, &page));
+            let page = self.page(cx, request, served, ALL)?;
+            return Ok(listing::texts(served, &page.metadata, page.entries));
+        }
+        if (format, view) == (Format::Protobuf, View::Object) {
+            let mut messages = listing::Messages::new(served)?;
+            let metadata = self.each(cx, request, served, |object| messages.push(&object))?;
+            return messages.finish(served, &metadata);
         }
         let (objects, metadata) = self.select(cx, request, served)?;
         self.list_response(cx, served, objects, metadata)
@@ -142,23 +150,39 @@ impl ApiServer {
         request: &ResourceRequest,
         served: &Served,
     ) -> Result<(Vec<Value>, Value), ApiError> {
-        let selection = Selection::of(cx, served)?;
         let mut objects = Vec::new();
-        let page = self.page(cx, request, served, |entry| {
+        let metadata = self.each(cx, request, served, |object| {
+            objects.push(object);
+            Ok(())
+        })?;
+        Ok((objects, metadata))
+    }
+
+    /// Hands each object that a request selects to `take`, decoded, and returns the metadata of their list.
+    fn each(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        mut take: impl FnMut(Value) -> Result<(), ApiError>,
+    ) -> Result<Value, ApiError> {
+        let selection = Selection::of(cx, served)?;
+        let wanted = |entry: &Entry| {
             let object = stored::decode(served, entry)?;
             let wanted = selection.matches(&object);
             if wanted {
-                objects.push(object);
+                take(object)?;
             }
             Ok(wanted)
-        })?;
+        };
+        let page = self.page(cx, request, served, Some(wanted))?;
         let mut metadata = page.metadata;
         if !selection.is_everything()
             && let Some(map) = metadata.as_object_mut()
         {
             map.remove("remainingItemCount");
         }
-        Ok((objects, metadata))
+        Ok(metadata)
     }
 
     /// Decoded objects as a list in the form the client wants.
@@ -203,13 +227,13 @@ impl ApiServer {
         }
     }
 
-    /// One page of entries. `wanted` is asked for each until the limit is reached.
+    /// One page of entries. `wanted`, where it is given, is asked for each until the limit is reached.
     fn page(
         &self,
         cx: &Context,
         request: &ResourceRequest,
         served: &Served,
-        mut wanted: impl FnMut(&Entry) -> Result<bool, ApiError>,
+        wanted: Option<impl FnMut(&Entry) -> Result<bool, ApiError>>,
     ) -> Result<Page, ApiError> {
         let limit = usize::try_from(cx.query.number("limit")?.unwrap_or(0)).unwrap_or(0);
         let token = cx.query.get("continue");
@@ -246,7 +270,8 @@ impl ApiServer {
         if after.as_deref().is_some_and(|a| !a.starts_with(&prefix)) {
             return Err(ApiError::bad_request("continue key is not valid: it belongs to another list"));
         }
-        let range = self.store.range(&prefix, after.as_deref(), 0, at).map_err(|e| match e {
+        let at_once = if wanted.is_none() { limit } else { 0 };
+        let range = self.store.range(&prefix, after.as_deref(), at_once, at).map_err(|e| match e {
             StoreError::Compacted { .. } if after.is_some() => {
                 let start = after.as_deref().unwrap_or_default();
                 let mut error = ApiError::new(
@@ -262,24 +287,25 @@ impl ApiServer {
             }
             e => store_failed(&e),
         })?;
-        let mut entries = Vec::new();
-        let mut rest = 0;
-        let mut last = None;
-        for entry in range.entries {
-            if limit > 0 && entries.len() == limit {
-                rest += 1;
-                continue;
+        let (entries, rest) = match wanted {
+            None => (range.entries, range.remaining),
+            Some(mut wanted) => {
+                let (mut entries, mut rest) = (Vec::new(), 0);
+                for entry in range.entries {
+                    if limit > 0 && entries.len() == limit {
+                        rest += 1;
+                    } else if wanted(&entry)? {
+                        entries.push(entry);
+                    }
+                }
+                (entries, rest)
             }
-            if wanted(&entry)? {
-                last = Some(entry.key.clone());
-                entries.push(entry);
-            }
-        }
+        };
         let mut metadata = json!({"resourceVersion": range.revision.to_string()});
         if rest > 0
-            && let Some(last) = last
+            && let Some(last) = entries.last()
         {
-            metadata["continue"] = Continue::encode(i64::try_from(range.revision).unwrap_or(-1), &last).into();
+            metadata["continue"] = Continue::encode(i64::try_from(range.revision).unwrap_or(-1), &last.key).into();
             metadata["remainingItemCount"] = rest.into();
         }
         Ok(Page { entries, metadata })
@@ -314,27 +340,4 @@ impl ApiServer {
 pub(crate) fn parse_revision(text: &str) -> Result<u64, ApiError> {
     text.parse()
         .map_err(|_| ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}: it must be a number")))
-}
-
-/// A list of stored texts.
-fn spliced(served: &Served, page: &Page) -> Response<Body> {
-    let size: usize = page.entries.iter().map(|e| e.value.len() + 64).sum();
-    let mut text = Vec::with_capacity(size + 256);
-    text.extend_from_slice(
-        format!(
-            "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-            served.kind(),
-            served.api_version(),
-            page.metadata
-        )
-        .as_bytes(),
-    );
-    for (i, entry) in page.entries.iter().enumerate() {
-        if i > 0 {
-            text.push(b',');
-        }
-        stored::write_item(&mut text, entry);
-    }
-    text.extend_from_slice(b"]}\n");
-    respond::json_text(StatusCode::OK, text)
 }

@@ -12,7 +12,8 @@ use crate::served::Served;
 use crate::{stored, table};
 
 const JSON: &str = "application/json";
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// The media type of protobuf.
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// An answer of JSON text.
 pub fn json_text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {

@@ -4,6 +4,8 @@
 //! The text starts inside `metadata`, right after the place of the resourceVersion, so that a complete object is three
 //! slices written one after the other and nothing is parsed or serialised to read it.
 
+use std::io::Write as _;
+
 use bytes::Bytes;
 use object_model::ApiError;
 use serde_json::Value;
@@ -37,16 +39,27 @@ pub fn encode(object: &Value, versioned: bool) -> Bytes {
         }
     }
     text.push(b'}');
-    Bytes::from(text)
+    // What is kept has no room to grow.
+    Bytes::from(text.into_boxed_slice())
 }
 
 fn write(text: &mut Vec<u8>, value: &Value) {
     serde_json::to_writer(text, value).expect("JSON values with text keys always serialise");
 }
 
+/// What an item of a list begins with, and what follows the revision of any object.
+const ITEM_HEAD: &[u8] = b"{\"metadata\":{\"resourceVersion\":\"";
+const REVISION_END: &[u8] = b"\",";
+
 /// Writes a stored object as an item of a list: without apiVersion and kind.
 pub fn write_item(out: &mut Vec<u8>, entry: &Entry) {
-    write_body(out, b"{\"metadata\":{\"resourceVersion\":\"", entry, entry.mod_revision);
+    write_body(out, ITEM_HEAD, entry, entry.mod_revision);
+}
+
+/// How many bytes [`write_item`] writes.
+pub fn item_length(entry: &Entry) -> usize {
+    let digits = entry.mod_revision.checked_ilog10().unwrap_or(0) as usize + 1;
+    ITEM_HEAD.len() + digits + REVISION_END.len() + entry.value.len()
 }
 
 /// Writes a stored object with apiVersion and kind, as of `revision`.
@@ -60,8 +73,9 @@ pub fn write_object(out: &mut Vec<u8>, served: &Served, entry: &Entry, revision:
 
 fn write_body(out: &mut Vec<u8>, head: &[u8], entry: &Entry, revision: u64) {
     out.extend_from_slice(head);
-    out.extend_from_slice(revision.to_string().as_bytes());
-    out.extend_from_slice(b"\",");
+    // Into a Vec this cannot fail.
+    _ = write!(out, "{revision}");
+    out.extend_from_slice(REVISION_END);
     out.extend_from_slice(&entry.value);
 }
 

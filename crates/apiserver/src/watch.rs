@@ -11,7 +11,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use object_model::{ApiError, Reason, meta};
 use serde_json::{Value, json};
-use store::{Event, Store, StoreError, Watch};
+use store::{Entry, Event, Store, StoreError, Watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::context::Context;
@@ -43,7 +43,11 @@ struct Watching {
     bookmark_at: Instant,
     end_at: Instant,
     revision: u64,
-    /// Frames made before the first change: the state at the start.
+    /// What is left of the state at the start, which comes before the first change.
+    state: std::vec::IntoIter<Arc<Entry>>,
+    /// Whether a bookmark says where that state ends.
+    ends_state: bool,
+    /// Frames that are not sent yet.
     pending: Vec<u8>,
     over: bool,
 }
@@ -117,23 +121,14 @@ impl ApiServer {
             bookmark_at: Instant::now() + BOOKMARK_EVERY,
             end_at: Instant::now() + timeout,
             revision,
+            ends_state: state.is_some() && initial == Some(true) && bookmarks,
+            state: state.map_or_else(Vec::new, |state| state.entries).into_iter(),
             pending: Vec::new(),
             over: false,
         };
         if let Some(error) = refused {
             watching.push_error(&error)?;
             watching.over = true;
-        }
-        if let Some(state) = state {
-            for entry in &state.entries {
-                let object = stored::decode(served, entry)?;
-                if watching.selection.matches(&object) {
-                    watching.push("ADDED", object)?;
-                }
-            }
-            if initial == Some(true) && bookmarks {
-                watching.push_bookmark(true)?;
-            }
         }
         let frames = stream::unfold(watching, |mut watching| async move {
             let bytes = watching.next().await?;
@@ -167,29 +162,47 @@ impl Watching {
             if self.over {
                 return None;
             }
-            let outcome = tokio::select! {
-                event = self.changes.next() => match event {
-                    Some(event) => self.drain(&event),
-                    None => {
-                        self.over = true;
-                        Ok(())
-                    }
-                },
-                () = sleep_until(self.end_at) => {
-                    self.over = true;
-                    if self.bookmarks { self.catch_up() } else { Ok(()) }
-                }
-                () = sleep_until(self.bookmark_at), if self.bookmarks => {
-                    self.bookmark_at = Instant::now() + BOOKMARK_EVERY;
-                    self.catch_up()
-                }
-            };
+            let begun = self.begin();
+            let outcome = if begun.is_err() || !self.pending.is_empty() { begun } else { self.follow().await };
             if let Err(error) = outcome {
                 tracing::error!(resource = self.served.plural(), "watch: {error}");
                 self.over = true;
                 if let Err(error) = self.push_error(&error) {
                     tracing::error!(resource = self.served.plural(), "tell a watcher of an error: {error}");
                 }
+            }
+        }
+    }
+
+    /// Encodes the next part of the state at the start.
+    fn begin(&mut self) -> Result<(), ApiError> {
+        while self.pending.len() < FRAME_TARGET {
+            match self.state.next() {
+                Some(entry) => self.show(None, Some(&entry), entry.mod_revision)?,
+                None if std::mem::take(&mut self.ends_state) => self.push_bookmark(true)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for what is next: changes, a bookmark or the end.
+    async fn follow(&mut self) -> Result<(), ApiError> {
+        tokio::select! {
+            event = self.changes.next() => match event {
+                Some(event) => self.drain(&event),
+                None => {
+                    self.over = true;
+                    Ok(())
+                }
+            },
+            () = sleep_until(self.end_at) => {
+                self.over = true;
+                if self.bookmarks { self.catch_up() } else { Ok(()) }
+            }
+            () = sleep_until(self.bookmark_at), if self.bookmarks => {
+                self.bookmark_at = Instant::now() + BOOKMARK_EVERY;
+                self.catch_up()
             }
         }
     }
@@ -222,27 +235,31 @@ impl Watching {
 
     fn change(&mut self, event: &Event) -> Result<(), ApiError> {
         self.revision = event.revision;
+        self.show(event.previous.as_deref(), event.current.as_deref(), event.revision)
+    }
+
+    /// Encodes what an object has become, as of `revision`; where nothing has to be known of it, its text is not touched.
+    fn show(&mut self, previous: Option<&Entry>, current: Option<&Entry>, revision: u64) -> Result<(), ApiError> {
         if self.selection.is_everything()
             && (self.format, self.view) == (Format::Json, View::Object)
             && !self.served.converts()
         {
-            let (kind, entry) = match (&event.previous, &event.current) {
+            let (kind, entry) = match (previous, current) {
                 (None, Some(entry)) => ("ADDED", entry),
                 (Some(_), Some(entry)) => ("MODIFIED", entry),
                 (Some(entry), None) => ("DELETED", entry),
                 (None, None) => return Ok(()),
             };
+            self.pending.reserve(entry.value.len() + 192);
             self.pending.extend_from_slice(b"{\"type\":\"");
             self.pending.extend_from_slice(kind.as_bytes());
             self.pending.extend_from_slice(b"\",\"object\":");
-            stored::write_object(&mut self.pending, &self.served, entry, event.revision);
+            stored::write_object(&mut self.pending, &self.served, entry, revision);
             self.pending.extend_from_slice(b"}\n");
             return Ok(());
         }
-        let decode = |entry: &Option<std::sync::Arc<store::Entry>>| {
-            entry.as_deref().map(|e| stored::decode_at(&self.served, e, event.revision)).transpose()
-        };
-        let (old, new) = (decode(&event.previous)?, decode(&event.current)?);
+        let decode = |entry: Option<&Entry>| entry.map(|e| stored::decode_at(&self.served, e, revision)).transpose();
+        let (old, new) = (decode(previous)?, decode(current)?);
         let was = old.as_ref().is_some_and(|o| self.selection.matches(o));
         let is = new.as_ref().is_some_and(|o| self.selection.matches(o));
         match (was, is, old, new) {

@@ -1,5 +1,7 @@
 //! Writing objects: create, update, patch, and the rules all of them share.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use client::{Body, clock};
 use http::{Response, StatusCode, header};
@@ -57,12 +59,19 @@ impl ApiServer {
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             meta::set(&mut object, field, Value::Null);
         }
-        if managers == Managers::None {
-            meta::set(&mut object, "managedFields", Value::Null);
-        }
+        let manager = manager(cx)?;
         meta::set(&mut object, "uid", uuid::Uuid::new_v4().to_string());
         meta::set(&mut object, "creationTimestamp", time::seconds(clock::now()));
         self.complete(served, &mut object);
+        if managers == Managers::None {
+            let api_version = served.api_version();
+            managers::track(
+                &writer(served, &request.subresource, &manager, &api_version),
+                served.place(),
+                &Value::Null,
+                &mut object,
+            );
+        }
         admission::admit_create(self, &cx.user, served, &request.namespace, &mut object).await?;
         let base = object["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
         let generate = meta::name(&object).is_empty() && !base.is_empty();
@@ -163,8 +172,11 @@ impl ApiServer {
         // Lists of custom objects say nothing of how they are merged strategically.
         let known: &[&str] =
             if served.is_custom() { &[PATCH_TYPES[0], PATCH_TYPES[1], PATCH_TYPES[3]] } else { &PATCH_TYPES };
-        if !known.contains(&content_type.as_str()) || (request.subresource == "scale" && content_type == APPLY) {
+        if !known.contains(&content_type.as_str()) {
             return Err(unsupported_media_type(known));
+        }
+        if content_type == APPLY && request.subresource == "scale" {
+            return self.apply_scale(cx, request, served, &body).await;
         }
         if content_type == APPLY {
             return self.apply(cx, request, served, &body).await;
@@ -209,11 +221,11 @@ impl ApiServer {
         served: &Served,
         body: &[u8],
     ) -> Result<Response<Body>, ApiError> {
-        let manager = managers::name_of(cx.query.get("fieldManager"), "", true)?;
+        let manager = manager(cx)?;
         let api_version = served.api_version();
-        let writer = writer(served, request, manager, &api_version);
+        let writer = writer(served, &request.subresource, &manager, &api_version);
         let force = cx.query.flag("force");
-        let configuration = cx.decode_configuration(served, body)?;
+        let configuration = cx.decode_configuration(request, served, body)?;
         let is_there = || self.store.get(&served.key(&request.namespace, &request.name)).is_some();
         if request.subresource.is_empty() && !is_there() {
             let object = managers::apply(&writer, served.place(), &Value::Null, &configuration, force)?;
@@ -241,19 +253,47 @@ impl ApiServer {
         change: impl Fn(&Value) -> Result<Value, ApiError>,
     ) -> Result<Response<Body>, ApiError> {
         let paths = served.scale.as_ref().ok_or_else(ApiError::method_not_allowed)?;
+        self.modify_for_scale(cx, request, served, |current| {
+            let wanted = change(&kinds::scale::of(paths, current))?;
+            let mut object = current.clone();
+            set_scale(served, request, &mut object, &wanted)?;
+            meta::set(&mut object, "resourceVersion", meta::resource_version(&wanted));
+            Ok(object)
+        })
+        .await
+    }
+
+    /// Server-side apply of a Scale: its manager shares in the field that the replicas are kept in.
+    async fn apply_scale(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        body: &[u8],
+    ) -> Result<Response<Body>, ApiError> {
+        let (manager, api_version) = (manager(cx)?, served.api_version());
+        let writer = writer(served, &request.subresource, &manager, &api_version);
+        let scale = cx.decode_yaml(schema_of("autoscaling.v1.Scale")?, body)?;
+        let mut configuration = json!({});
+        set_scale(served, request, &mut configuration, &json!({"spec": scale["spec"]}))?;
+        self.modify_for_scale(cx, request, served, |current| {
+            let mut object = managers::apply(&writer, served.place(), current, &configuration, cx.query.flag("force"))?;
+            meta::set(&mut object, "resourceVersion", meta::resource_version(&scale));
+            Ok(object)
+        })
+        .await
+    }
+
+    async fn modify_for_scale(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        change: impl Fn(&Value) -> Result<Value, ApiError>,
+    ) -> Result<Response<Body>, ApiError> {
+        let paths = served.scale.as_ref().ok_or_else(ApiError::method_not_allowed)?;
         let main = ResourceRequest { subresource: String::new(), ..request.clone() };
-        let object = self
-            .modify(cx, &main, served, |current| {
-                let wanted = change(&kinds::scale::of(paths, current))?;
-                let mut object = current.clone();
-                kinds::scale::set(paths, &mut object, &wanted).map_err(|error| match error {
-                    Some(error) => ApiError::invalid("autoscaling", "Scale", &request.name, &[error]),
-                    None => served.stale(&request.name),
-                })?;
-                meta::set(&mut object, "resourceVersion", meta::resource_version(&wanted));
-                Ok(object)
-            })
-            .await?;
+        let object = self.modify_through(cx, &main, served, &request.subresource, change).await?;
         let scale = kinds::scale::of(paths, &object);
         respond::object(&cx.accept, None, "autoscaling.v1.Scale", StatusCode::OK, &scale, Include::None)
     }
@@ -266,6 +306,18 @@ impl ApiServer {
         cx: &Context,
         request: &ResourceRequest,
         served: &Served,
+        change: impl Fn(&Value) -> Result<Value, ApiError>,
+    ) -> Result<Value, ApiError> {
+        self.modify_through(cx, request, served, &request.subresource, change).await
+    }
+
+    /// The same, where managers write `through` another subresource than the rules of the write are those of.
+    async fn modify_through(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        served: &Served,
+        through: &str,
         change: impl Fn(&Value) -> Result<Value, ApiError>,
     ) -> Result<Value, ApiError> {
         let key = served.key(&request.namespace, &request.name);
@@ -295,10 +347,9 @@ impl ApiServer {
             }
             let mut object = self.prepare(served, request, wanted, &current)?;
             if cx.content_type() != APPLY {
-                let agent = cx.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-                let manager = managers::name_of(cx.query.get("fieldManager"), agent, false)?;
-                let api_version = served.api_version();
-                managers::track(&writer(served, request, manager, &api_version), served.place(), &current, &mut object);
+                let (manager, api_version) = (manager(cx)?, served.api_version());
+                let writer = writer(served, through, &manager, &api_version);
+                managers::track(&writer, served.place(), &current, &mut object);
             }
             let place = (request.namespace.as_str(), request.subresource.as_str());
             admission::admit_update(self, &cx.user, served, place, &object, &current)?;
@@ -496,9 +547,23 @@ enum Managers {
     Given,
 }
 
-fn writer<'a>(served: &Served, request: &'a ResourceRequest, name: &'a str, api_version: &'a str) -> Writer<'a> {
-    let has_status = served.has_status;
-    Writer { name, api_version, subresource: &request.subresource, has_status, now: clock::now() }
+fn writer<'a>(served: &Served, subresource: &'a str, name: &'a str, api_version: &'a str) -> Writer<'a> {
+    Writer { name, api_version, subresource, has_status: served.has_status, now: clock::now() }
+}
+
+/// Writes the replicas of a Scale into an object.
+fn set_scale(served: &Served, request: &ResourceRequest, object: &mut Value, scale: &Value) -> Result<(), ApiError> {
+    let paths = served.scale.as_ref().ok_or_else(ApiError::method_not_allowed)?;
+    kinds::scale::set(paths, object, scale).map_err(|error| match error {
+        Some(error) => ApiError::invalid("autoscaling", "Scale", &request.name, &[error]),
+        None => served.stale(&request.name),
+    })
+}
+
+/// Who a request says that it is for.
+fn manager(cx: &Context) -> Result<Cow<'_, str>, ApiError> {
+    let agent = cx.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    managers::name_of(cx.query.get("fieldManager"), agent, cx.options_kind(), cx.content_type() == APPLY)
 }
 
 /// A written object as the client wants it.

@@ -1,5 +1,6 @@
 //! The runner: caches what controllers read, wakes them, and carries out what they plan.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock, Weak};
@@ -11,6 +12,7 @@ use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use kinds::Scope;
 use object_model::{ApiError, Reason, meta};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -164,14 +166,39 @@ fn decode_whole(text: &[u8]) -> Result<Value, serde_json::Error> {
     serde_json::from_slice(text)
 }
 
-/// Keeps the metadata alone: thousands of Events, and what Secrets hold, have no business in this cache.
+/// Keeps the metadata alone: thousands of Events, and what Secrets hold, have no business in this cache. Of an object that
+/// has no owner and nothing to wait for not even that is kept: most are so, and the cache has their names and uids anyway.
 fn decode_metadata(text: &[u8]) -> Result<Value, serde_json::Error> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        metadata: Ties,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Ties {
+        owner_references: Option<IgnoredAny>,
+        finalizers: Option<IgnoredAny>,
+        deletion_timestamp: Option<IgnoredAny>,
+    }
     #[derive(serde::Deserialize)]
     struct Metadata {
         metadata: Value,
     }
+    let Head { metadata: ties } = serde_json::from_slice(text)?;
+    if ties.owner_references.or(ties.finalizers).or(ties.deletion_timestamp).is_none() {
+        return Ok(Value::Null);
+    }
     let Metadata { metadata } = serde_json::from_slice(text)?;
     Ok(serde_json::json!({"metadata": metadata}))
+}
+
+/// What a change is judged by: the object, or the names of one of which nothing else is kept.
+fn judged(object: &Cached<Value>) -> Cow<'_, Value> {
+    if object.object.is_null() {
+        let Cached { namespace, name, .. } = object;
+        return Cow::Owned(serde_json::json!({"metadata": {"namespace": namespace, "name": name}}));
+    }
+    Cow::Borrowed(&object.object)
 }
 
 /// Makes changes of what a controller sees wake its subjects.
@@ -191,7 +218,7 @@ fn wake(controller: &'static Controller, caches: &Arc<Caches>, queue: &WorkQueue
         cache.on_change(move |change| {
             let Some(caches) = caches.upgrade() else { return };
             for object in [change.old, change.new].into_iter().flatten() {
-                (read.wakes)(&object.object, &*caches).into_iter().for_each(|key| queue.add(key));
+                (read.wakes)(&judged(object), &*caches).into_iter().for_each(|key| queue.add(key));
             }
         });
     }
@@ -358,5 +385,29 @@ pub(crate) fn identify(object: &mut Value, resource: Resource) {
     if let Some(row) = kinds::resource(resource.group, resource.version, resource.plural) {
         object["apiVersion"] = row.api_version().into();
         object["kind"] = row.kind.into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_an_object_without_ties_the_names_alone_are_kept() {
+        let cached = |object: Value| Cached {
+            namespace: "a".into(),
+            name: "x".into(),
+            uid: "1".into(),
+            resource_version: "2".into(),
+            object: decode_metadata(object.to_string().as_bytes()).expect("decodes"),
+        };
+        let names = json!({"metadata": {"namespace": "a", "name": "x"}});
+        let plain = cached(json!({"metadata": {"name": "x", "labels": {"a": "b"}}, "data": {"a": "b"}}));
+        assert!(plain.object.is_null());
+        assert_eq!(*judged(&plain), names);
+        let owned = json!({"metadata": {"name": "x", "ownerReferences": [{"uid": "2"}]}});
+        assert_eq!(*judged(&cached(owned.clone())), owned);
     }
 }

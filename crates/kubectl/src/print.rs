@@ -2,13 +2,12 @@
 
 use std::io::Write as _;
 
+use object_model::jsonpath;
 use serde::Serialize as _;
 use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::failure::{Outcome, error};
-use object_model::jsonpath;
-
 use crate::yaml;
 
 /// How objects are shown.

@@ -163,22 +163,23 @@ impl FieldSet {
     /// The fields that an object sets.
     pub fn of<'s>(place: impl Into<Place<'s>>, object: &Value) -> Self {
         let mut set = Self::default();
-        set.add(place.into(), object);
+        set.add(place.into(), object, false);
         set
     }
 
-    fn add(&mut self, place: Place<'_>, value: &Value) {
+    /// Adds what a value sets; where it is `new` as a whole, with the structs, maps and lists on the way.
+    fn add(&mut self, place: Place<'_>, value: &Value, new: bool) {
         let relation = relation(place);
         match (&relation, value) {
             (Relation::Struct | Relation::Map(_), Value::Object(object)) => {
                 for (name, value) in object {
                     let child = self.child(format!("f:{name}"));
                     match member(place, &relation, name) {
-                        Some(place) => child.add(place, value),
+                        Some(place) => child.add(place, value, new),
                         None => child.member = true,
                     }
                     let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
-                    if empty || matches!(relation, Relation::Map(_)) {
+                    if new || empty || matches!(relation, Relation::Map(_)) {
                         child.member = true;
                     }
                 }
@@ -188,7 +189,7 @@ impl FieldSet {
                     let child = self.child(key);
                     child.member = true;
                     if let Some(element) = element_place(&relation) {
-                        child.add(element, item);
+                        child.add(element, item, new);
                     }
                 }
             }
@@ -345,8 +346,12 @@ fn difference_of(place: Place<'_>, old: &Value, new: &Value, changed: &mut Field
                         difference_of(place, was, value, &mut inner.0, &mut inner.1);
                     }
                     (Some(was), None) => inner.0.member = was != value,
+                    (None, Some(place)) if is_always_there(place) => {
+                        difference_of(place, &Value::Null, value, &mut inner.0, &mut inner.1);
+                        inner.0.member |= inner.0.children.is_empty();
+                    }
                     (None, Some(place)) => {
-                        inner.0.add(place, value);
+                        inner.0.add(place, value, true);
                         inner.0.member = true;
                     }
                     (None, None) => inner.0.member = true,
@@ -357,7 +362,7 @@ fn difference_of(place: Place<'_>, old: &Value, new: &Value, changed: &mut Field
             for (name, was) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
                 let mut gone = FieldSet { member: true, ..FieldSet::default() };
                 if let Some(place) = member(place, &relation, name) {
-                    gone.add(place, was);
+                    gone.add(place, was, true);
                 }
                 put(removed, &format!("f:{name}"), gone);
             }
@@ -377,7 +382,7 @@ fn difference_of(place: Place<'_>, old: &Value, new: &Value, changed: &mut Field
                     None => {
                         inner.0.member = true;
                         if let Some(element) = element_place(&relation) {
-                            inner.0.add(element, item);
+                            inner.0.add(element, item, true);
                         }
                     }
                 }
@@ -387,13 +392,55 @@ fn difference_of(place: Place<'_>, old: &Value, new: &Value, changed: &mut Field
             for (key, was) in old.iter().filter(|(key, _)| !new.iter().any(|(k, _)| k == key)) {
                 let mut gone = FieldSet { member: true, ..FieldSet::default() };
                 if let Some(element) = element_place(&relation) {
-                    gone.add(element, was);
+                    gone.add(element, was, true);
                 }
                 put(removed, key, gone);
             }
         }
         _ => changed.member = true,
     }
+}
+
+/// Whether upstream's objects have the field even when nothing is in it, so that a value there is not a new one: structs
+/// that are no pointers, and what is written empty or not.
+fn is_always_there(place: Place<'_>) -> bool {
+    match place {
+        Place::Typed(ty, Some(field)) => !field.pointer && (ty.as_struct().is_some() || !field.omitempty),
+        _ => false,
+    }
+}
+
+/// A path like `spec.containers[0].image` in the form that people read elsewhere: `.spec.containers[name="web"].image`.
+pub fn readable<'s>(place: impl Into<Place<'s>>, object: &Value, path: &str) -> String {
+    let mut here = Some((place.into(), object));
+    let mut out = String::new();
+    for segment in path.split('.') {
+        let mut parts = segment.split('[');
+        let name = parts.next().unwrap_or_default();
+        out.push('.');
+        out.push_str(name);
+        here = here.and_then(|(place, value)| Some((member(place, &relation(place), name)?, value.get(name)?)));
+        for index in parts {
+            let element = here.and_then(|(place, value)| {
+                let (relation, list) = (relation(place), value.as_array()?);
+                let (key, item) =
+                    elements(&relation, list).into_iter().nth(index.trim_end_matches(']').parse().ok()?)?;
+                Some((key, element_place(&relation).map(|place| (place, item))))
+            });
+            match element {
+                Some((key, inside)) => {
+                    out.push_str(&Element(&key).to_string());
+                    here = inside;
+                }
+                None => {
+                    out.push('[');
+                    out.push_str(index);
+                    here = None;
+                }
+            }
+        }
+    }
+    out
 }
 
 fn put(set: &mut FieldSet, key: &str, inner: FieldSet) {

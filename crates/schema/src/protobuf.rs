@@ -68,16 +68,26 @@ pub fn unwrap_envelope(body: &[u8]) -> Result<Envelope<'_>, Error> {
 
 /// Puts a message into the envelope.
 pub fn wrap_envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let (mut out, after) = envelope_around(api_version, kind, raw.len());
+    out.reserve_exact(raw.len() + after.len());
+    out.extend_from_slice(raw);
+    out.extend_from_slice(&after);
+    out
+}
+
+/// What the envelope of a message of this length has before and after it.
+pub fn envelope_around(api_version: &str, kind: &str, length: usize) -> (Vec<u8>, Vec<u8>) {
     let mut meta = Vec::new();
     put_bytes(&mut meta, 1, api_version.as_bytes());
     put_bytes(&mut meta, 2, kind.as_bytes());
-    let mut out = Vec::with_capacity(raw.len() + meta.len() + 32);
-    out.extend_from_slice(&MAGIC);
-    put_bytes(&mut out, 1, &meta);
-    put_bytes(&mut out, 2, raw);
-    put_bytes(&mut out, 3, b"");
-    put_bytes(&mut out, 4, b"");
-    out
+    let mut before = MAGIC.to_vec();
+    put_bytes(&mut before, 1, &meta);
+    put_varint(&mut before, 2 << 3 | 2);
+    put_varint(&mut before, length as u64);
+    let mut after = Vec::new();
+    put_bytes(&mut after, 3, b"");
+    put_bytes(&mut after, 4, b"");
+    (before, after)
 }
 
 /// A message as an object, in the form [`normalise`] gives. `kind` and `apiVersion` are not part of a message: the
@@ -93,6 +103,14 @@ pub fn encode(ty: &'static Type, value: &Value) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(1024);
     encode_message(ty, value, &mut out)?;
     Ok(out)
+}
+
+/// Adds one element of a list-valued field to the message of an object of type `ty`.
+pub fn encode_item(ty: &'static Type, field: &str, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
+    match ty.field(field).map(|field| (field.ty.shape(), field.number)) {
+        Some((Shape::List(element), number)) => encode_one(element, value, number, out),
+        _ => Err(Error(format!("{} has no list {field}", ty.name))),
+    }
 }
 
 enum Wire<'a> {

@@ -4,6 +4,7 @@
 //! before it leave, commits them in one step, and only then shows them to readers and watchers.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -37,7 +38,7 @@ struct Shared {
     revision: u64,
     /// Everything at or below this revision is forgotten.
     oldest: u64,
-    entries: BTreeMap<String, Arc<Entry>>,
+    entries: BTreeMap<Arc<str>, Arc<Entry>>,
     history: VecDeque<Arc<Event>>,
     history_bytes: usize,
     watchers: Vec<Watcher>,
@@ -82,7 +83,7 @@ impl Shared {
                 self.entries.insert(event.key.clone(), entry.clone());
             }
             None => {
-                self.entries.remove(&event.key);
+                self.entries.remove(event.key.as_ref());
             }
         }
         self.revision = event.revision;
@@ -102,6 +103,20 @@ fn weight(event: &Event) -> usize {
     event.previous.as_ref().map_or(0, |e| e.value.len()) + 128
 }
 
+/// The first text after all that start with `prefix`; `None` if there is none. A range that ends there need not look at
+/// each of its keys.
+fn after_all(prefix: &str) -> Option<String> {
+    let mut text = prefix.to_owned();
+    loop {
+        let last = text.pop()?;
+        // The next character, which is the range's own successor: not every number is a character.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            text.push(next);
+            return Some(text);
+        }
+    }
+}
+
 impl LogStore {
     /// Reads the log and starts the writer.
     ///
@@ -112,7 +127,7 @@ impl LogStore {
         let mut shared = Shared { oldest: state.compacted, ..Shared::default() };
         let mut garbage = VecDeque::new();
         for record in records {
-            let previous = shared.entries.get(&record.key).cloned();
+            let previous = shared.entries.get(record.key.as_ref()).cloned();
             garbage.extend(garbage_of(&record, previous.as_deref()));
             let event = Arc::new(event_of(&record, previous));
             shared.apply(&event);
@@ -234,14 +249,14 @@ impl<L: Log> Writer<L> {
             return;
         }
         let mut revision = lock(&self.shared).revision;
-        let mut overlay: HashMap<String, Option<Arc<Entry>>> = HashMap::new();
+        let mut overlay: HashMap<Arc<str>, Option<Arc<Entry>>> = HashMap::new();
         let (mut records, mut events) = (Vec::new(), Vec::<Arc<Event>>::new());
         let mut replies: Vec<Reply> = Vec::new();
         let mut synced = false;
         for (write, reply) in writes {
-            let current = match overlay.get(&write.key) {
+            let current = match overlay.get(write.key.as_str()) {
                 Some(entry) => entry.clone(),
-                None => lock(&self.shared).entries.get(&write.key).cloned(),
+                None => lock(&self.shared).entries.get(write.key.as_str()).cloned(),
             };
             let holds = match write.expect {
                 Expect::Absent => current.is_none(),
@@ -256,7 +271,7 @@ impl<L: Log> Writer<L> {
             let record = Record {
                 revision,
                 create_revision: current.as_ref().map_or(revision, |e| e.create_revision),
-                key: write.key,
+                key: current.as_ref().map_or_else(|| write.key.into(), |e| e.key.clone()),
                 value: match write.op {
                     Op::Put(value) => Some(value),
                     Op::Delete => None,
@@ -310,18 +325,17 @@ impl<L: Log> Writer<L> {
     fn commit(&mut self, records: Vec<Record>, remove: &[u64]) -> Result<()> {
         let relaxed = self.relaxed.len();
         self.relaxed.extend(records);
-        // Of several relaxed writes of one key only the last needs to be kept.
-        let mut newest: HashMap<&str, u64> = HashMap::new();
-        for record in &self.relaxed[..relaxed] {
-            newest.insert(&record.key, record.revision);
-        }
-        let kept: Vec<Record> = self
-            .relaxed
-            .iter()
-            .enumerate()
-            .filter(|(i, r)| *i >= relaxed || r.value.is_none() || newest.get(r.key.as_str()) == Some(&r.revision))
-            .map(|(_, r)| r.clone())
-            .collect();
+        let kept: Vec<&Record> = if relaxed == 0 {
+            self.relaxed.iter().collect()
+        } else {
+            // Of several relaxed writes of one key only the last needs to be kept.
+            let before = &self.relaxed[..relaxed];
+            let newest: HashMap<&str, u64> = before.iter().map(|r| (r.key.as_ref(), r.revision)).collect();
+            let is_kept = |(i, r): &(usize, &Record)| {
+                *i >= relaxed || r.value.is_none() || newest.get(r.key.as_ref()) == Some(&r.revision)
+            };
+            self.relaxed.iter().enumerate().filter(is_kept).map(|(_, r)| r).collect()
+        };
         match self.log.commit(self.state, &kept, remove) {
             Ok(()) => {
                 self.relaxed.clear();
@@ -388,14 +402,14 @@ impl Store for LogStore {
         if revision < shared.oldest {
             return Err(StoreError::Compacted { asked: revision, oldest: shared.oldest });
         }
-        let start = match after {
-            Some(key) => std::ops::Bound::Excluded(key),
-            None => std::ops::Bound::Included(prefix),
-        };
-        let now = shared
-            .entries
-            .range::<str, _>((start, std::ops::Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(prefix));
+        let start = after.filter(|key| *key >= prefix).map_or(Bound::Included(prefix), Bound::Excluded);
+        let end = after_all(prefix);
+        if let (Some(after), Some(end)) = (after, &end)
+            && after >= end.as_str()
+        {
+            return Ok(Range { revision, entries: Vec::new(), remaining: 0 });
+        }
+        let now = shared.entries.range::<str, _>((start, end.as_deref().map_or(Bound::Unbounded, Bound::Excluded)));
         let limit = if limit == 0 { usize::MAX } else { limit };
         if revision == shared.revision {
             let mut now = now;
@@ -403,15 +417,15 @@ impl Store for LogStore {
             return Ok(Range { revision, entries, remaining: now.count() });
         }
         // The past is the present with every later change undone, newest first.
-        let mut past: BTreeMap<&str, &Arc<Entry>> = now.map(|(key, entry)| (key.as_str(), entry)).collect();
+        let mut past: BTreeMap<&str, &Arc<Entry>> = now.map(|(key, entry)| (key.as_ref(), entry)).collect();
         let later: Vec<_> = shared.events_after(revision).collect();
         for event in later.into_iter().rev() {
-            if !event.key.starts_with(prefix) || after.is_some_and(|a| event.key.as_str() <= a) {
+            if !event.key.starts_with(prefix) || after.is_some_and(|a| event.key.as_ref() <= a) {
                 continue;
             }
             match &event.previous {
                 Some(entry) => past.insert(&event.key, entry),
-                None => past.remove(event.key.as_str()),
+                None => past.remove(event.key.as_ref()),
             };
         }
         let total = past.len();
@@ -421,7 +435,9 @@ impl Store for LogStore {
     }
 
     fn count(&self, prefix: &str) -> usize {
-        lock(&self.shared).entries.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix)).count()
+        let end = after_all(prefix);
+        let range = (Bound::Included(prefix), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
+        lock(&self.shared).entries.range::<str, _>(range).count()
     }
 
     async fn write(&self, write: Write) -> Result<Arc<Entry>, StoreError> {
@@ -460,5 +476,18 @@ impl Store for LogStore {
         {
             tracing::error!("the store's writer thread panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_range_is_after_all_that_start_alike() {
+        assert_eq!(after_all("pods/a/").as_deref(), Some("pods/a0"));
+        assert_eq!(after_all("a\u{d7ff}").as_deref(), Some("a\u{e000}"));
+        assert_eq!(after_all("a\u{10ffff}").as_deref(), Some("b"));
+        assert_eq!(after_all(""), None);
     }
 }

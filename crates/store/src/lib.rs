@@ -30,8 +30,8 @@ pub const RELAXED_FLUSH: Duration = Duration::from_secs(300);
 /// One key with its value, as of the revision that wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The key.
-    pub key: String,
+    /// The key. The store, its history and every event share one copy of it.
+    pub key: Arc<str>,
     /// The value.
     pub value: Bytes,
     /// The revision that created the key.
@@ -46,7 +46,7 @@ pub struct Event {
     /// The revision of the change.
     pub revision: u64,
     /// The key that changed.
-    pub key: String,
+    pub key: Arc<str>,
     /// What the key held before.
     pub previous: Option<Arc<Entry>>,
     /// What it holds now; `None` is a deletion.

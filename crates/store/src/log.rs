@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -17,7 +18,7 @@ pub struct Record {
     /// The revision that created the key.
     pub create_revision: u64,
     /// The key.
-    pub key: String,
+    pub key: Arc<str>,
     /// The value; `None` is a deletion.
     pub value: Option<Bytes>,
 }
@@ -43,7 +44,7 @@ pub trait Log: Send + 'static {
     ///
     /// # Errors
     /// When the step did not happen; then nothing of it did.
-    fn commit(&mut self, state: LogState, add: &[Record], remove: &[u64]) -> Result<()>;
+    fn commit(&mut self, state: LogState, add: &[&Record], remove: &[u64]) -> Result<()>;
 }
 
 /// A log that lives and dies with the process.
@@ -58,12 +59,12 @@ impl Log for MemoryLog {
         Ok((self.state, self.records.values().cloned().collect()))
     }
 
-    fn commit(&mut self, state: LogState, add: &[Record], remove: &[u64]) -> Result<()> {
+    fn commit(&mut self, state: LogState, add: &[&Record], remove: &[u64]) -> Result<()> {
         self.state = state;
         for revision in remove {
             self.records.remove(revision);
         }
-        self.records.extend(add.iter().map(|r| (r.revision, r.clone())));
+        self.records.extend(add.iter().map(|r| (r.revision, (*r).clone())));
         Ok(())
     }
 }
@@ -132,7 +133,7 @@ impl RedbLog {
         Ok((state, raw))
     }
 
-    fn try_commit(&self, state: LogState, add: &[Record], remove: &[u64]) -> Result<(), redb::Error> {
+    fn try_commit(&self, state: LogState, add: &[&Record], remove: &[u64]) -> Result<(), redb::Error> {
         let txn = self.database.begin_write()?;
         {
             let mut numbers = txn.open_table(STATE)?;
@@ -146,7 +147,7 @@ impl RedbLog {
                 records.remove(revision)?;
             }
             for record in add {
-                records.insert(record.revision, encode(record).as_slice())?;
+                write_record(records.insert_reserve(record.revision, length(record))?.as_mut(), record);
             }
         }
         txn.commit()?;
@@ -166,21 +167,25 @@ impl Log for RedbLog {
         Ok((state, records))
     }
 
-    fn commit(&mut self, state: LogState, add: &[Record], remove: &[u64]) -> Result<()> {
+    fn commit(&mut self, state: LogState, add: &[&Record], remove: &[u64]) -> Result<()> {
         self.try_commit(state, add, remove).context("write store")
     }
 }
 
+/// How many bytes a record takes.
+fn length(record: &Record) -> usize {
+    13 + record.key.len() + record.value.as_ref().map_or(0, Bytes::len)
+}
+
 /// Layout: flags (1 byte), create revision (8, little endian), length of the key (4, little endian), key, value.
-fn encode(record: &Record) -> Vec<u8> {
-    let value = record.value.as_deref().unwrap_or_default();
-    let mut out = Vec::with_capacity(13 + record.key.len() + value.len());
-    out.push(if record.value.is_none() { TOMBSTONE } else { 0 });
-    out.extend_from_slice(&record.create_revision.to_le_bytes());
-    out.extend_from_slice(&u32::try_from(record.key.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(record.key.as_bytes());
-    out.extend_from_slice(value);
-    out
+fn write_record(out: &mut [u8], record: &Record) {
+    let (head, rest) = out.split_at_mut(13);
+    let (key, value) = rest.split_at_mut(record.key.len());
+    head[0] = if record.value.is_none() { TOMBSTONE } else { 0 };
+    head[1..9].copy_from_slice(&record.create_revision.to_le_bytes());
+    head[9..].copy_from_slice(&u32::try_from(record.key.len()).unwrap_or(u32::MAX).to_le_bytes());
+    key.copy_from_slice(record.key.as_bytes());
+    value.copy_from_slice(record.value.as_deref().unwrap_or_default());
 }
 
 fn decode(revision: u64, bytes: Vec<u8>) -> Result<Record> {
@@ -194,7 +199,7 @@ fn decode(revision: u64, bytes: Vec<u8>) -> Result<Record> {
     Ok(Record {
         revision,
         create_revision,
-        key: std::str::from_utf8(key)?.to_owned(),
+        key: std::str::from_utf8(key)?.into(),
         value: (flags & TOMBSTONE == 0).then(|| bytes.slice(13 + key_len..)),
     })
 }
@@ -202,6 +207,12 @@ fn decode(revision: u64, bytes: Vec<u8>) -> Result<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn encode(record: &Record) -> Vec<u8> {
+        let mut bytes = vec![0; length(record)];
+        write_record(&mut bytes, record);
+        bytes
+    }
 
     #[test]
     fn a_record_reads_back_as_it_was_written() {

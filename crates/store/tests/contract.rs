@@ -39,7 +39,7 @@ fn delete(key: &str, revision: u64) -> Write {
 }
 
 fn keys(range: &store::Range) -> Vec<(&str, &[u8])> {
-    range.entries.iter().map(|e| (e.key.as_str(), e.value.as_ref())).collect()
+    range.entries.iter().map(|e| (e.key.as_ref(), e.value.as_ref())).collect()
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn a_store_on_disk_comes_back_as_it_was() {
         .expect("range")
         .entries
         .iter()
-        .map(|e| (e.key.clone(), String::from_utf8(e.value.to_vec()).expect("text")))
+        .map(|e| (e.key.to_string(), String::from_utf8(e.value.to_vec()).expect("text")))
         .collect();
     assert_eq!(now, model);
     assert!(s.revision() >= revision, "revisions never go back");
