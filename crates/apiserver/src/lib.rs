@@ -9,16 +9,20 @@ mod authorize;
 mod catalogue;
 mod claims;
 mod context;
+mod convert;
 mod custom;
 mod definitions;
 mod delete;
 mod discovery;
 mod eviction;
+mod finish;
 mod health;
 mod impersonate;
 mod listing;
 mod managers;
+mod metrics;
 mod openapi;
+mod outbound;
 mod read;
 mod request;
 mod respond;
@@ -76,6 +80,7 @@ pub struct ApiServer {
     address: String,
     ready: AtomicBool,
     claims: claims::Claims,
+    metrics: metrics::Metrics,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -104,6 +109,7 @@ impl ApiServer {
             address,
             ready: AtomicBool::new(false),
             claims: claims::Claims::new(),
+            metrics: metrics::Metrics::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))
@@ -157,10 +163,22 @@ impl ApiServer {
         let cx = Context::new(user, &request);
         let path = request.uri().path().to_owned();
         let target = request::target(&cx.method, &path, &cx.query);
+        let wishes = finish::Wishes::of(&cx.query, &cx.headers);
+        let asked = match &target {
+            Target::Resource(request) => Some(request.clone()),
+            Target::Path => None,
+        };
+        let begin = tokio::time::Instant::now();
+        let under_way = asked.as_ref().map(|request| self.metrics.begin(request.verb));
         let mut response = match self.dispatch(&cx, &path, target, request).await {
             Ok(response) => response,
             Err(error) => respond::error(&error, Some(&cx.accept)),
         };
+        drop(under_way);
+        if let Some(request) = &asked {
+            self.metrics.observe(request, response.status().as_u16(), begin.elapsed());
+        }
+        response = wishes.fulfil(response).await;
         for warning in cx.take_warnings() {
             // RFC 7234 warn-text is a quoted string.
             let text = format!("299 - \"{}\"", warning.replace('\\', "\\\\").replace('"', "\\\""));
@@ -288,7 +306,7 @@ impl ApiServer {
                     self.delete(cx, r, &served, body).await
                 }
                 ("", "deletecollection") => self.delete_collection(cx, r, &served, body).await,
-                (_, "get") => self.get(cx, r, &served),
+                (_, "get") => self.get(cx, r, &served).await,
                 (_, "update") => self.update(cx, r, &served, body).await,
                 (_, "patch") => self.patch(cx, r, &served, body).await,
                 _ => Err(ApiError::method_not_allowed()),

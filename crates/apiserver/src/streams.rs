@@ -9,12 +9,10 @@ use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use object_model::{ApiError, Reason, meta};
-use rustls_pki_types::ServerName;
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use crate::context::Context;
+use crate::outbound::Peer;
 use crate::request::ResourceRequest;
 use crate::served::Served;
 use crate::{ApiServer, stored};
@@ -87,20 +85,8 @@ impl ApiServer {
         path: &str,
         mut incoming: Request<Body>,
     ) -> Result<Response<Body>, BoxError> {
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::try_from(host.to_owned())?;
-        let stream = TlsConnector::from(self.kubelet.tls.clone()).connect(name, stream).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let cancel = self.shutdown.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                outcome = connection.with_upgrades() => if let Err(error) = outcome {
-                    tracing::debug!("connection to a kubelet: {error}");
-                }
-            }
-        });
+        let peer = Peer { host: host.to_owned(), port, name: host.to_owned(), tls: self.kubelet.tls.clone() };
+        let mut sender = self.dial(&peer).await?;
         let upgrade = incoming.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut incoming));
         let (parts, body) = incoming.into_parts();
         let mut outgoing = Request::builder().method(parts.method).uri(path.parse::<Uri>()?).body(body)?;
