@@ -82,6 +82,15 @@ impl Kind for Pod {
 
     fn prepare_create(&self, object: &mut Value) {
         object["status"] = json!({"phase": "Pending", "qosClass": qos_class(&object["spec"])});
+        // The scheduler never looks at such a pod, so the server itself says why it waits.
+        if !walk::list(&object["spec"], "schedulingGates").is_empty() {
+            object["status"]["conditions"] = json!([{
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+            }]);
+        }
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
