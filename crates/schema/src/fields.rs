@@ -476,24 +476,25 @@ fn merge(place: Place<'_>, live: &Value, wanted: &Value) -> Value {
 }
 
 /// Joins two lists: the elements of the configuration come in its order, those of the object alone stay where they were
-/// between them.
+/// between them, before what is new.
 fn merge_list(relation: &Relation<'_>, live: &[Value], wanted: &[Value]) -> Value {
     let (live, wanted) = (elements(relation, live), elements(relation, wanted));
     let is_wanted = |key: &String| wanted.iter().any(|(k, _)| k == key);
+    let old = |key: &String| live.iter().find(|(k, _)| k == key).map(|(_, old)| *old);
     let mut merged = Vec::new();
     let mut rest = live.iter().peekable();
-    for (key, item) in &wanted {
-        let old = live.iter().find(|(k, _)| k == key).map(|(_, old)| *old);
-        if old.is_some() {
-            // What the object alone has before this element stays before it.
-            while let Some((other, value)) = rest.next_if(|(k, _)| k != key) {
-                if !is_wanted(other) {
-                    merged.push((*value).clone());
-                }
+    for (place, (key, item)) in wanted.iter().enumerate() {
+        // What the object alone has before the next element of both stays before it.
+        let shared = wanted[place..].iter().map(|(k, _)| k).find(|k| old(k).is_some());
+        while let Some((other, value)) = rest.next_if(|(k, _)| Some(k) != shared) {
+            if !is_wanted(other) {
+                merged.push((*value).clone());
             }
+        }
+        if shared == Some(key) {
             rest.next();
         }
-        merged.push(match (old, element_place(relation)) {
+        merged.push(match (old(key), element_place(relation)) {
             (Some(old), Some(element)) => merge(element, old, item),
             _ => (*item).clone(),
         });
@@ -592,8 +593,12 @@ mod tests {
         let merged = merge_configuration(deployment(), &live, &wanted);
         assert_eq!(
             merged,
-            object(json!([{"name": "n"}, {"name": "x", "image": "1"}, {"name": "a", "image": "2", "tty": true}]))
+            object(json!([{"name": "x", "image": "1"}, {"name": "n"}, {"name": "a", "image": "2", "tty": true}]))
         );
+        let wanted = json!({"spec": {"template": {"spec": {"containers": [{"name": "n"}]}}}});
+        let merged = merge_configuration(deployment(), &live, &wanted);
+        let names = merged["spec"]["template"]["spec"]["containers"].as_array().expect("containers").iter();
+        assert_eq!(names.map(|container| &container["name"]).collect::<Vec<_>>(), ["x", "a", "n"]);
     }
 
     #[test]
