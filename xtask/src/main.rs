@@ -53,6 +53,8 @@ fn main() -> anyhow::Result<()> {
             }
             println!("helm  {}", clients::helm()?.display());
             println!("docker  {}", clients::docker()?.display());
+            println!("Python client  {}", clients::python_client()?.display());
+            println!("operators  {}", clients::operators()?.display());
             Ok(())
         }
     }

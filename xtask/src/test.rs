@@ -31,6 +31,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     clients::kubectl()?;
     clients::second_kubectl()?;
     clients::docker()?;
+    clients::python_client()?;
+    clients::operators()?;
     host::say("Checking the format");
     cargo().args(["fmt", "--all", "--check"]).run()?;
     host::say("Checking the lints");
