@@ -56,7 +56,7 @@ pub fn shell(line: &str) -> String {
 }
 
 /// A directory that `cargo xtask` fills.
-fn made(what: &str, by: &str) -> PathBuf {
+pub fn made(what: &str, by: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
     let path = target.join(what);
     assert!(path.exists(), "{} is missing: run `cargo xtask {by}` first", path.display());
@@ -66,6 +66,18 @@ fn made(what: &str, by: &str) -> PathBuf {
 /// The archive of an image.
 pub fn archive(name: &str) -> PathBuf {
     made(&format!("knarr-images/{name}.tar"), "images")
+}
+
+/// kubectl 1.37.
+pub fn kubectl() -> PathBuf {
+    made("clients/kubectl-1.37/kubectl", "clients")
+}
+
+/// A kubectl of another version: the machine's own, or the one that `cargo xtask clients` fetched in its stead.
+pub fn other_kubectl() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let own = std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file());
+    own.unwrap_or_else(|| made("clients/kubectl-1.32/kubectl", "clients"))
 }
 
 /// helm, of the same wheel as kubectl.
@@ -224,17 +236,14 @@ impl Node {
 
     /// kubectl 1.37 with these words.
     pub fn kubectl<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
-        let mut command = self.client(&made("clients/kubectl-1.37/kubectl", "clients"));
+        let mut command = self.client(&kubectl());
         command.args(args);
         command
     }
 
-    /// A kubectl of another version: the machine's own, or the one that `cargo xtask clients` fetched in its stead.
+    /// Runs a line with [`other_kubectl`].
     pub fn other_kubectl(&self, line: &str) -> Said {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let own = std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file());
-        let other = own.unwrap_or_else(|| made("clients/kubectl-1.32/kubectl", "clients"));
-        run(self.client(&other).args(line.split_whitespace()))
+        run(self.client(&other_kubectl()).args(line.split_whitespace()))
     }
 
     /// docker's command line with these words, against the server's socket.
