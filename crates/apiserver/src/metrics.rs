@@ -65,6 +65,13 @@ pub(crate) struct OpenWatch {
     name: (String, String, String),
 }
 
+impl OpenWatch {
+    /// The server that is watched.
+    pub fn server(&self) -> &Arc<ApiServer> {
+        &self.server
+    }
+}
+
 impl Drop for OpenWatch {
     fn drop(&mut self) {
         self.server.metrics.count_watch(&self.name, -1);

@@ -1,5 +1,6 @@
 //! Watching objects: the changes of a collection as a stream, in the form and view the client wants.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use http_body_util::{BodyExt, StreamBody};
 use object_model::{ApiError, Reason, meta};
 use serde_json::{Value, json};
 use store::{Entry, Event, Store, StoreError, Watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::context::Context;
 use crate::metrics::OpenWatch;
@@ -43,6 +44,9 @@ struct Watching {
     bookmarks: bool,
     bookmark_at: Instant,
     end_at: Instant,
+    /// Goes off at the nearer of the two. One for the whole watch: making timers for each change would cost more than
+    /// the change.
+    alarm: Pin<Box<Sleep>>,
     revision: u64,
     /// What is left of the state at the start, which comes before the first change.
     state: std::vec::IntoIter<Arc<Entry>>,
@@ -51,8 +55,8 @@ struct Watching {
     /// Frames that are not sent yet.
     pending: Vec<u8>,
     over: bool,
-    /// Counts it for as long as it goes on.
-    _open: Option<OpenWatch>,
+    /// Counts it for as long as it goes on, and knows the server.
+    open: Option<OpenWatch>,
 }
 
 impl ApiServer {
@@ -111,8 +115,9 @@ impl ApiServer {
             }
             Err(error) => return Err(store_failed(&error)),
         };
+        let (bookmark_at, end_at) = (Instant::now() + BOOKMARK_EVERY, Instant::now() + timeout);
         let mut watching = Watching {
-            _open: self.open_watch(served),
+            open: self.open_watch(served),
             served: served.clone(),
             selection,
             format,
@@ -122,8 +127,9 @@ impl ApiServer {
             changes,
             columns_sent: false,
             bookmarks,
-            bookmark_at: Instant::now() + BOOKMARK_EVERY,
-            end_at: Instant::now() + timeout,
+            bookmark_at,
+            end_at,
+            alarm: Box::pin(sleep_until(if bookmarks { bookmark_at.min(end_at) } else { end_at })),
             revision,
             ends_state: state.is_some() && initial == Some(true) && bookmarks,
             state: state.map_or_else(Vec::new, |state| state.entries).into_iter(),
@@ -166,7 +172,7 @@ impl Watching {
             if self.over {
                 return None;
             }
-            let begun = self.begin();
+            let begun = self.begin().await;
             let outcome = if begun.is_err() || !self.pending.is_empty() { begun } else { self.follow().await };
             if let Err(error) = outcome {
                 tracing::error!(resource = self.served.plural(), "watch: {error}");
@@ -179,10 +185,10 @@ impl Watching {
     }
 
     /// Encodes the next part of the state at the start.
-    fn begin(&mut self) -> Result<(), ApiError> {
+    async fn begin(&mut self) -> Result<(), ApiError> {
         while self.pending.len() < FRAME_TARGET {
             match self.state.next() {
-                Some(entry) => self.show(None, Some(&entry), entry.mod_revision)?,
+                Some(entry) => self.show(None, Some(&entry), entry.mod_revision).await?,
                 None if std::mem::take(&mut self.ends_state) => self.push_bookmark(true)?,
                 None => break,
             }
@@ -194,29 +200,28 @@ impl Watching {
     async fn follow(&mut self) -> Result<(), ApiError> {
         tokio::select! {
             event = self.changes.next() => match event {
-                Some(event) => self.drain(&event),
+                Some(event) => self.drain(&event).await,
                 None => {
                     self.over = true;
                     Ok(())
                 }
             },
-            () = sleep_until(self.end_at) => {
-                self.over = true;
-                if self.bookmarks { self.catch_up() } else { Ok(()) }
-            }
-            () = sleep_until(self.bookmark_at), if self.bookmarks => {
-                self.bookmark_at = Instant::now() + BOOKMARK_EVERY;
-                self.catch_up()
+            () = self.alarm.as_mut() => {
+                let now = Instant::now();
+                self.over = now >= self.end_at;
+                self.bookmark_at = now + BOOKMARK_EVERY;
+                self.alarm.as_mut().reset(self.bookmark_at.min(self.end_at));
+                if self.bookmarks { self.catch_up().await } else { Ok(()) }
             }
         }
     }
 
     /// Encodes this event and those that wait behind it.
-    fn drain(&mut self, event: &Event) -> Result<(), ApiError> {
-        self.change(event)?;
+    async fn drain(&mut self, event: &Event) -> Result<(), ApiError> {
+        self.change(event).await?;
         while self.pending.len() < FRAME_TARGET {
             match self.changes.try_next() {
-                Some(event) => self.change(&event)?,
+                Some(event) => self.change(&event).await?,
                 None => break,
             }
         }
@@ -225,11 +230,11 @@ impl Watching {
 
     /// Sends what waits, then a bookmark of the newest revision: where nothing of this collection changes, a client's
     /// revision would else grow too old to go on from.
-    fn catch_up(&mut self) -> Result<(), ApiError> {
+    async fn catch_up(&mut self) -> Result<(), ApiError> {
         let newest = self.store.revision();
         let complete = !self.changes.is_ended();
         while let Some(event) = self.changes.try_next() {
-            self.change(&event)?;
+            self.change(&event).await?;
         }
         if complete {
             self.revision = self.revision.max(newest);
@@ -237,13 +242,13 @@ impl Watching {
         self.push_bookmark(false)
     }
 
-    fn change(&mut self, event: &Event) -> Result<(), ApiError> {
+    async fn change(&mut self, event: &Event) -> Result<(), ApiError> {
         self.revision = event.revision;
-        self.show(event.previous.as_deref(), event.current.as_deref(), event.revision)
+        self.show(event.previous.as_deref(), event.current.as_deref(), event.revision).await
     }
 
     /// Encodes what an object has become, as of `revision`; where nothing has to be known of it, its text is not touched.
-    fn show(&mut self, previous: Option<&Entry>, current: Option<&Entry>, revision: u64) -> Result<(), ApiError> {
+    async fn show(&mut self, previous: Option<&Entry>, current: Option<&Entry>, revision: u64) -> Result<(), ApiError> {
         if self.selection.is_everything()
             && (self.format, self.view) == (Format::Json, View::Object)
             && !self.served.converts()
@@ -263,7 +268,14 @@ impl Watching {
             return Ok(());
         }
         let decode = |entry: Option<&Entry>| entry.map(|e| stored::decode_at(&self.served, e, revision)).transpose();
-        let (old, new) = (decode(previous)?, decode(current)?);
+        let (mut old, mut new) = (decode(previous)?, decode(current)?);
+        if self.served.by_webhook()
+            && let Some(open) = &self.open
+        {
+            for object in [&mut old, &mut new].into_iter().flatten() {
+                *object = open.server().shown_one(&self.served, std::mem::take(object)).await?;
+            }
+        }
         let was = old.as_ref().is_some_and(|o| self.selection.matches(o));
         let is = new.as_ref().is_some_and(|o| self.selection.matches(o));
         match (was, is, old, new) {

@@ -101,7 +101,9 @@ impl ApiServer {
             match self.put(served, &request.namespace, &name, Expect::Absent, &object).await {
                 Ok(entry) => {
                     claimed.into_iter().for_each(Taken::keep);
-                    return stored::decode(served, &entry);
+                    // What was stored is what is here, but for its revision.
+                    meta::set(&mut object, "resourceVersion", entry.mod_revision.to_string());
+                    return Ok(object);
                 }
                 Err(StoreError::Mismatch(_)) if generate && tried < NAME_TRIES => {}
                 Err(StoreError::Mismatch(_)) => {
@@ -325,7 +327,7 @@ impl ApiServer {
         loop {
             tries += 1;
             let entry = self.store.get(&key).ok_or_else(|| served.not_found(&request.name))?;
-            let current = stored::decode(served, &entry)?;
+            let current = self.shown_one(served, stored::decode(served, &entry)?).await?;
             let mut wanted = change(&current)?;
             check_identity(served, request, &mut wanted)?;
             let given = meta::resource_version(&wanted).to_owned();
@@ -450,7 +452,11 @@ impl ApiServer {
         expect: Expect,
         object: &Value,
     ) -> Result<std::sync::Arc<Entry>, StoreError> {
-        let value = if served.converts() {
+        let value = if served.by_webhook() {
+            let stored = self.in_version(served, &served.stored_version, vec![object.clone()]).await;
+            let stored = stored.map_err(|error| StoreError::Failed(error.message))?;
+            stored::encode(&stored[0], true)
+        } else if served.converts() {
             stored::encode(&served.hooks().stored(object.clone()), served.is_custom())
         } else {
             stored::encode(object, false)

@@ -130,6 +130,30 @@ async fn protobuf_is_read_and_written_where_it_is_preferred() {
 }
 
 #[tokio::test]
+async fn a_list_of_many_pieces_is_whole_in_both_forms() {
+    let c = Cluster::start().await;
+    let sizes = [0, 10, 90_000, 1, 33_000, 32_768, 7];
+    for (number, size) in sizes.iter().enumerate() {
+        let mut object = map(&format!("m{number}"));
+        object["data"]["a"] = "x".repeat(*size).into();
+        c.post(MAPS, object).await.ok();
+    }
+    let list = c.get(MAPS).await.ok();
+    let lengths = |list: &Value| -> Vec<usize> {
+        let items = list["items"].as_array().expect("items").iter();
+        items.map(|item| item["data"]["a"].as_str().map_or(0, str::len)).collect()
+    };
+    assert_eq!(lengths(&list), sizes);
+    let answer = c.raw("GET", MAPS, &[("accept", PROTOBUF)], "").await;
+    let envelope = schema::protobuf::unwrap_envelope(&answer.bytes).expect("an envelope");
+    let ty = schema::type_named("core.v1.ConfigMapList").expect("a type");
+    let decoded = schema::protobuf::decode(ty, envelope.raw).expect("decodes");
+    assert_eq!((lengths(&decoded), revision(&decoded)), (sizes.to_vec(), revision(&list)));
+    let page = c.get(&format!("{MAPS}?limit=2")).await.ok();
+    assert_eq!((lengths(&page), &page["metadata"]["remainingItemCount"]), (vec![0, 10], &json!(5)));
+}
+
+#[tokio::test]
 async fn discovery_comes_in_both_forms_and_is_not_sent_twice() {
     let c = Cluster::start().await;
     let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";

@@ -438,6 +438,11 @@ pub trait Kind: Send + Sync {
         false
     }
 
+    /// Whether the objects say who else answers for a version of an API group.
+    fn aggregates(&self) -> bool {
+        false
+    }
+
     /// Whether the objects define resources, which are served as the built-in ones are.
     fn defines_resources(&self) -> bool {
         false
