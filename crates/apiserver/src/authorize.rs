@@ -33,6 +33,7 @@ impl ApiServer {
     /// Follows a write of a definition, a role or a binding. What is stored by now counts, so that two writes at once end in the newer.
     pub(crate) fn follow(&self, served: &Served, namespace: &str, name: &str) {
         self.follow_definition(served, name);
+        self.follow_aggregation(served, name);
         if !served.hooks().is_policy() {
             return;
         }

@@ -6,14 +6,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use object_model::ApiError;
-use serde_json::Value;
 
+use crate::aggregated::Remote;
 use crate::openapi::Documents;
 use crate::served::{Served, no_such_resource};
 
 /// What is served.
 pub struct Catalogue {
     custom: Vec<Served>,
+    remotes: Vec<Arc<Remote>>,
     by_name: HashMap<(String, String, String), usize>,
     documents: OnceLock<Documents>,
 }
@@ -22,16 +23,30 @@ pub struct Catalogue {
 pub struct Group {
     /// Its name, empty for the core group.
     pub name: String,
-    /// Each with its resources.
-    pub versions: Vec<(String, Vec<Served>)>,
+    /// Its versions.
+    pub versions: Vec<Version>,
+}
+
+/// One version of a group.
+pub struct Version {
+    /// Its name.
+    pub name: String,
+    /// What the server itself answers for.
+    pub resources: Vec<Served>,
+    /// Who else answers for it.
+    pub remote: Option<Arc<Remote>>,
 }
 
 impl Catalogue {
-    /// The catalogue of the built-in resources and these.
-    pub fn new(custom: Vec<Served>) -> Self {
+    /// The catalogue of the built-in resources and these. What the server itself answers for, nobody else does.
+    pub fn new(custom: Vec<Served>, mut remotes: Vec<Arc<Remote>>) -> Self {
+        remotes.retain(|remote| {
+            let same = |s: &Served| s.group() == remote.group && s.version() == remote.version;
+            !Served::built_in().any(|s| same(&s)) && !custom.iter().any(same)
+        });
         let name = |s: &Served| (s.group().to_owned(), s.version().to_owned(), s.plural().to_owned());
         let by_name = custom.iter().enumerate().map(|(at, served)| (name(served), at)).collect();
-        Self { custom, by_name, documents: OnceLock::new() }
+        Self { custom, remotes, by_name, documents: OnceLock::new() }
     }
 
     /// The resource that a request names.
@@ -55,22 +70,28 @@ impl Catalogue {
         &self.custom
     }
 
+    /// Who else answers for a version of a group.
+    pub fn remote(&self, group: &str, version: &str) -> Option<&Arc<Remote>> {
+        self.remotes.iter().find(|remote| remote.group == group && remote.version == version)
+    }
+
+    /// All whom requests are passed on to.
+    pub fn remotes(&self) -> &[Arc<Remote>] {
+        &self.remotes
+    }
+
     /// By group, in the order of the table; custom groups by name.
     pub fn groups(&self) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
         for served in self.all() {
-            let at = groups.iter().position(|group| group.name == served.group()).unwrap_or_else(|| {
-                groups.push(Group { name: served.group().to_owned(), versions: Vec::new() });
-                groups.len() - 1
-            });
-            let versions = &mut groups[at].versions;
-            match versions.iter_mut().find(|(version, _)| version == served.version()) {
-                Some((_, resources)) => resources.push(served),
-                None => versions.push((served.version().to_owned(), vec![served])),
-            }
+            let version = version_of(&mut groups, served.group(), served.version());
+            version.resources.push(served);
+        }
+        for remote in &self.remotes {
+            version_of(&mut groups, &remote.group, &remote.version).remote = Some(remote.clone());
         }
         for group in &mut groups {
-            group.versions.sort_by(|(a, _), (b, _)| by_maturity(a, b));
+            group.versions.sort_by(|a, b| by_maturity(&a.name, &b.name));
         }
         groups
     }
@@ -79,6 +100,20 @@ impl Catalogue {
     pub fn documents(&self) -> &Documents {
         self.documents.get_or_init(|| Documents::of(self))
     }
+}
+
+/// The place of a version of a group, made where it is missing.
+fn version_of<'g>(groups: &'g mut Vec<Group>, group: &str, version: &str) -> &'g mut Version {
+    let at = groups.iter().position(|known| known.name == group).unwrap_or_else(|| {
+        groups.push(Group { name: group.to_owned(), versions: Vec::new() });
+        groups.len() - 1
+    });
+    let versions = &mut groups[at].versions;
+    let at = versions.iter().position(|known| known.name == version).unwrap_or_else(|| {
+        versions.push(Version { name: version.to_owned(), resources: Vec::new(), remote: None });
+        versions.len() - 1
+    });
+    &mut versions[at]
 }
 
 /// The order of versions: stable before beta before alpha, newer before older, others last by name (upstream's rule).
@@ -106,11 +141,6 @@ fn maturity(version: &str) -> Option<(u8, u64, u64)> {
         _ => return None,
     };
     Some((stage, major, minor.parse().ok()?))
-}
-
-/// The catalogue that stored definitions make.
-pub fn of_definitions<'a>(definitions: impl Iterator<Item = &'a Value>) -> Arc<Catalogue> {
-    Arc::new(Catalogue::new(definitions.flat_map(crate::custom::resources).collect()))
 }
 
 #[cfg(test)]

@@ -128,6 +128,7 @@ fn resource(definition: &Value, version: &Value) -> Served {
         deprecation,
         converts: true,
         conversion: spec["conversion"].clone(),
+        stored_version: format!("{group}/{stored}"),
         hooks: Hooks::Custom(Box::new(hooks)),
     })
 }

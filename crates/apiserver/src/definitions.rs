@@ -13,7 +13,8 @@ use object_model::{ApiError, meta, time};
 use serde_json::Value;
 use store::{Expect, Store, StoreError};
 
-use crate::catalogue::{self, Catalogue};
+use crate::aggregated::Remote;
+use crate::catalogue::Catalogue;
 use crate::served::Served;
 use crate::{ApiServer, custom, stored};
 
@@ -25,8 +26,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// # Errors
 /// When one cannot be read.
 fn definitions(store: &dyn Store) -> Result<Vec<Value>, ApiError> {
+    stored_objects(store, |served| served.hooks().defines_resources())
+}
+
+/// The objects of some built-in resources.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn stored_objects(store: &dyn Store, wanted: impl Fn(&Served) -> bool) -> Result<Vec<Value>, ApiError> {
     let mut all = Vec::new();
-    for served in Served::built_in().filter(|served| served.hooks().defines_resources()) {
+    for served in Served::built_in().filter(wanted) {
         let range = store.range(&served.prefix(), None, 0, None).map_err(|e| ApiError::internal(&e))?;
         for entry in range.entries {
             all.push(stored::decode(&served, &entry)?);
@@ -35,12 +44,13 @@ fn definitions(store: &dyn Store) -> Result<Vec<Value>, ApiError> {
     Ok(all)
 }
 
-/// The catalogue that the stored definitions make.
+/// The catalogue that the stored definitions make, with these aggregated APIs.
 ///
 /// # Errors
 /// When one cannot be read.
-pub fn catalogue_of(store: &dyn Store) -> Result<Arc<Catalogue>, ApiError> {
-    Ok(catalogue::of_definitions(definitions(store)?.iter()))
+pub fn catalogue_of(store: &dyn Store, remotes: Vec<Arc<Remote>>) -> Result<Arc<Catalogue>, ApiError> {
+    let custom = definitions(store)?.iter().flat_map(custom::resources).collect();
+    Ok(Arc::new(Catalogue::new(custom, remotes)))
 }
 
 impl ApiServer {
@@ -65,13 +75,7 @@ impl ApiServer {
         if !served.hooks().defines_resources() {
             return;
         }
-        {
-            let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
-            match catalogue_of(self.store.as_ref()) {
-                Ok(made) => *catalogue = made,
-                Err(error) => tracing::error!("follow definition {name}: {error}"),
-            }
-        }
+        self.renew_catalogue();
         self.clean_up(served, name);
     }
 

@@ -150,7 +150,7 @@ impl ApiServer {
         body: Bytes,
     ) -> Result<Response<Body>, ApiError> {
         let options = Options::read(cx, &body)?;
-        let (objects, metadata) = self.select(cx, request, served)?;
+        let (objects, metadata) = self.select(cx, request, served).await?;
         // Side by side, so that the store takes many of them in one durable step.
         let deletions = objects.iter().map(|o| self.delete_one(served, meta::namespace(o), meta::name(o), &options));
         let mut outcomes = stream::iter(deletions.collect::<Vec<_>>()).buffer_unordered(DELETIONS_AT_ONCE);

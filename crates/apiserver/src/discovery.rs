@@ -83,9 +83,11 @@ fn aggregate(catalogue: &Catalogue, core: bool) -> Value {
     let groups = catalogue.groups().into_iter().filter(|group| group.name.is_empty() == core);
     let items: Vec<Value> = groups
         .map(|group| {
-            let versions = group.versions.iter().map(|(version, resources)| {
-                let list: Vec<Value> = resources.iter().map(aggregated_resource).collect();
-                json!({"version": version, "resources": list, "freshness": "Current"})
+            let versions = group.versions.iter().map(|version| {
+                let mut list: Vec<Value> = version.resources.iter().map(aggregated_resource).collect();
+                list.extend(version.remote.iter().flat_map(|remote| remote.aggregated()));
+                let stale = version.remote.as_ref().is_some_and(|remote| !remote.available);
+                json!({"version": version.name, "resources": list, "freshness": if stale { "Stale" } else { "Current" }})
             });
             let versions: Vec<Value> = versions.collect();
             json!({"metadata": {"name": group.name, "creationTimestamp": null}, "versions": versions})
@@ -132,7 +134,7 @@ fn group_value(group: &Group) -> Value {
     let versions: Vec<Value> = group
         .versions
         .iter()
-        .map(|(version, _)| json!({"groupVersion": api_version(&group.name, version), "version": version}))
+        .map(|version| json!({"groupVersion": api_version(&group.name, &version.name), "version": version.name}))
         .collect();
     json!({"name": group.name, "versions": versions, "preferredVersion": versions[0]})
 }

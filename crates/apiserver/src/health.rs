@@ -19,6 +19,10 @@ impl ApiServer {
                 StatusCode::OK,
                 &json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
             )),
+            ["metrics"] => {
+                let text = self.metrics_page();
+                Some(respond::typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+            }
             ["version"] => Some(respond::json_value(StatusCode::OK, &version())),
             [kind @ ("livez" | "readyz" | "healthz"), ref check @ ..] => Some(self.health(kind, check, query)),
             _ => None,

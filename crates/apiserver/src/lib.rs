@@ -5,20 +5,25 @@
 //! the process ([`ApiServer::client`]), both through the same pipeline.
 
 mod admission;
+mod aggregated;
 mod authorize;
 mod catalogue;
 mod claims;
 mod context;
+mod convert;
 mod custom;
 mod definitions;
 mod delete;
 mod discovery;
 mod eviction;
+mod finish;
 mod health;
 mod impersonate;
 mod listing;
 mod managers;
+mod metrics;
 mod openapi;
+mod outbound;
 mod read;
 mod request;
 mod respond;
@@ -33,10 +38,10 @@ mod upkeep;
 mod watch;
 mod write;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::time::Duration;
 
 use auth::{Attributes, Policy, TokenKey, User};
@@ -52,6 +57,7 @@ use crate::context::{Context, read_body};
 use crate::request::{ResourceRequest, Target};
 use crate::served::no_such_resource;
 
+pub use crate::aggregated::FrontProxy;
 pub use crate::health::KUBERNETES;
 pub use crate::streams::KubeletClient;
 
@@ -70,12 +76,16 @@ pub struct ApiServer {
     catalogue: RwLock<Arc<catalogue::Catalogue>>,
     /// Definitions whose objects are being removed.
     cleaning: Mutex<HashSet<String>>,
+    /// Aggregated APIs, by the name of their APIService.
+    remotes: Mutex<BTreeMap<String, Arc<aggregated::Remote>>>,
+    front_proxy: OnceLock<FrontProxy>,
     /// Itself, for what goes on after a request.
     me: Weak<Self>,
     /// `host:port` as discovery tells it.
     address: String,
     ready: AtomicBool,
     claims: claims::Claims,
+    metrics: metrics::Metrics,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -92,10 +102,15 @@ impl ApiServer {
         address: String,
     ) -> anyhow::Result<Arc<Self>> {
         let policy = RwLock::new(authorize::policy_of(store.as_ref())?);
-        let catalogue = RwLock::new(definitions::catalogue_of(store.as_ref())?);
+        let services = definitions::stored_objects(store.as_ref(), |served| served.hooks().aggregates())?;
+        let remotes = aggregated::remotes(&services);
+        let known = remotes.values().cloned().collect();
+        let catalogue = RwLock::new(definitions::catalogue_of(store.as_ref(), known)?);
         Ok(Arc::new_cyclic(|me| Self {
             catalogue,
             cleaning: Mutex::default(),
+            remotes: Mutex::new(remotes),
+            front_proxy: OnceLock::new(),
             me: me.clone(),
             store,
             kubelet,
@@ -104,6 +119,7 @@ impl ApiServer {
             address,
             ready: AtomicBool::new(false),
             claims: claims::Claims::new(),
+            metrics: metrics::Metrics::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))
@@ -157,10 +173,22 @@ impl ApiServer {
         let cx = Context::new(user, &request);
         let path = request.uri().path().to_owned();
         let target = request::target(&cx.method, &path, &cx.query);
+        let wishes = finish::Wishes::of(&cx.query, &cx.headers);
+        let asked = match &target {
+            Target::Resource(request) => Some(request.clone()),
+            Target::Path => None,
+        };
+        let begin = tokio::time::Instant::now();
+        let under_way = asked.as_ref().map(|request| self.metrics.begin(request.verb));
         let mut response = match self.dispatch(&cx, &path, target, request).await {
             Ok(response) => response,
             Err(error) => respond::error(&error, Some(&cx.accept)),
         };
+        drop(under_way);
+        if let Some(request) = &asked {
+            self.metrics.observe(request, response.status().as_u16(), begin.elapsed());
+        }
+        response = wishes.fulfil(response).await;
         for warning in cx.take_warnings() {
             // RFC 7234 warn-text is a quoted string.
             let text = format!("299 - \"{}\"", warning.replace('\\', "\\\\").replace('"', "\\\""));
@@ -191,6 +219,13 @@ impl ApiServer {
                     path,
                 });
                 refusal.map_err(|why| self.refuse(cx, "", "", "", &why))?;
+                let catalogue = self.catalogue();
+                let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+                if let ["apis", group, version] = parts[..]
+                    && let Some(remote) = catalogue.remote(group, version)
+                {
+                    return self.pass_on(cx, remote, request).await;
+                }
                 self.answer_path(cx, path)
             }
             Target::Resource(r) => {
@@ -244,7 +279,11 @@ impl ApiServer {
         r: &ResourceRequest,
         request: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
-        let served = self.catalogue().find(&r.group, &r.version, &r.resource)?;
+        let catalogue = self.catalogue();
+        if let Some(remote) = catalogue.remote(&r.group, &r.version) {
+            return self.pass_on(cx, remote, request).await;
+        }
+        let served = catalogue.find(&r.group, &r.version, &r.resource)?;
         if let Some(text) = &served.deprecation {
             cx.warn(text.clone());
         }
@@ -288,7 +327,7 @@ impl ApiServer {
                     self.delete(cx, r, &served, body).await
                 }
                 ("", "deletecollection") => self.delete_collection(cx, r, &served, body).await,
-                (_, "get") => self.get(cx, r, &served),
+                (_, "get") => self.get(cx, r, &served).await,
                 (_, "update") => self.update(cx, r, &served, body).await,
                 (_, "patch") => self.patch(cx, r, &served, body).await,
                 _ => Err(ApiError::method_not_allowed()),

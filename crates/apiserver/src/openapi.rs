@@ -62,12 +62,20 @@ fn versions(resources: impl Iterator<Item = Served>) -> BTreeMap<String, Version
 impl Documents {
     /// The documents of a catalogue.
     pub fn of(catalogue: &Catalogue) -> Self {
-        let v3 = versions(catalogue.custom().iter().cloned());
+        let mut v3 = versions(catalogue.custom().iter().cloned());
+        for remote in catalogue.remotes() {
+            if let Some(document) = &remote.openapi {
+                let (text, hash) = (document.0.clone(), document.1.clone());
+                v3.insert(format!("apis/{}/{}", remote.group, remote.version), Version { text, hash });
+            }
+        }
         let paths: serde_json::Map<String, Value> = built_in()
             .iter()
             .chain(&v3)
-            .map(|(path, version)| {
-                (path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={}", version.hash)}))
+            .map(|(path, version)| (path.clone(), version.hash.clone()))
+            .map(|(path, hash)| {
+                let url = format!("/openapi/v3/{path}?hash={hash}");
+                (path, json!({"serverRelativeURL": url}))
             })
             .collect();
         Self { index: json!({"paths": paths}).to_string(), v3, v2: OnceLock::new() }

@@ -103,6 +103,8 @@ pub struct ServedResource {
     pub openapi: Option<Value>,
     /// How objects of a definition get from one version to another (`spec.conversion`).
     pub conversion: Value,
+    /// The `apiVersion` in which objects of a definition are stored.
+    pub stored_version: String,
     /// Where the replicas are, of what can be scaled.
     pub scale: Option<scale::Paths>,
     /// Name of the collection in the store; empty for questions.
@@ -201,6 +203,7 @@ impl Served {
             structure: None,
             openapi: None,
             conversion: Value::Null,
+            stored_version: String::new(),
             scale: row.subresource("scale").map(|_| scale::Paths::built_in()),
             storage: row.storage.to_owned(),
             has_status: row.has_status,
@@ -256,6 +259,11 @@ impl ServedResource {
     /// Whether the resource came from a definition.
     pub fn is_custom(&self) -> bool {
         matches!(self.hooks, Hooks::Custom(_))
+    }
+
+    /// Whether a webhook brings objects from one version to another.
+    pub fn by_webhook(&self) -> bool {
+        self.conversion["strategy"] == "Webhook"
     }
 
     /// What is special about its objects.
@@ -322,8 +330,8 @@ impl ServedResource {
         }
     }
 
-    /// Everything wrong with a change through a subresource.
-    pub fn validate_through(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+    /// Everything wrong with an existing object that was changed through a subresource.
+    pub fn validate_part(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = match &self.hooks {
             Hooks::Row(_) => self.validate(new),
             Hooks::Custom(_) => Vec::new(),

@@ -40,6 +40,7 @@ impl ApiServer {
         cancel: CancellationToken,
     ) -> Result<()> {
         self.clean_up_all();
+        self.keep_remotes();
         let upkeep = self.tasks.spawn(self.clone().keep_up(self.shutdown.clone()));
         self.accept(listener, tls, &cancel).await;
         self.shutdown.cancel();

@@ -4,17 +4,13 @@
 
 use std::sync::Arc;
 
-use client::{Body, BodyError, BoxError};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
-use http_body_util::BodyExt;
-use hyper_util::rt::TokioIo;
+use client::{Body, BoxError};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
 use object_model::{ApiError, Reason, meta};
-use rustls_pki_types::ServerName;
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use crate::context::Context;
+use crate::outbound::Peer;
 use crate::request::ResourceRequest;
 use crate::served::Served;
 use crate::{ApiServer, stored};
@@ -85,52 +81,14 @@ impl ApiServer {
         host: &str,
         port: u16,
         path: &str,
-        mut incoming: Request<Body>,
+        incoming: Request<Body>,
     ) -> Result<Response<Body>, BoxError> {
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::try_from(host.to_owned())?;
-        let stream = TlsConnector::from(self.kubelet.tls.clone()).connect(name, stream).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let cancel = self.shutdown.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                outcome = connection.with_upgrades() => if let Err(error) = outcome {
-                    tracing::debug!("connection to a kubelet: {error}");
-                }
-            }
-        });
-        let upgrade = incoming.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut incoming));
-        let (parts, body) = incoming.into_parts();
-        let mut outgoing = Request::builder().method(parts.method).uri(path.parse::<Uri>()?).body(body)?;
-        for (name, value) in &parts.headers {
-            // The user's credentials stay here.
-            if name != header::HOST && name != header::AUTHORIZATION {
-                outgoing.headers_mut().append(name, value.clone());
-            }
-        }
-        outgoing.headers_mut().insert(header::HOST, HeaderValue::from_str(&format!("{host}:{port}"))?);
-        let mut response = sender.send_request(outgoing).await?;
-        if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) = (response.status(), upgrade) {
-            let backend = hyper::upgrade::on(&mut response);
-            let cancel = self.shutdown.clone();
-            self.tasks.spawn(async move {
-                let copy = async {
-                    let (client, backend) = tokio::try_join!(upgrade, backend)?;
-                    tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(backend)).await?;
-                    Ok::<_, BoxError>(())
-                };
-                tokio::select! {
-                    () = cancel.cancelled() => {}
-                    outcome = copy => if let Err(error) = outcome {
-                        tracing::debug!("stream of a pod: {error}");
-                    }
-                }
-            });
-        }
-        let (parts, body) = response.into_parts();
-        Ok(Response::from_parts(parts, body.map_err(BodyError::new).boxed_unsync()))
+        let peer = Peer { host: host.to_owned(), port, name: host.to_owned(), tls: self.kubelet.tls.clone() };
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_str(&format!("{host}:{port}"))?);
+        // The user's credentials stay here.
+        let kept = |name: &HeaderName| name != header::HOST && name != header::AUTHORIZATION;
+        self.relay(&peer, path.parse::<Uri>()?, incoming, headers, kept).await
     }
 }
 

@@ -16,6 +16,7 @@ use store::{Entry, Event, Store, StoreError, Watch};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::context::Context;
+use crate::metrics::OpenWatch;
 use crate::read::{Selection, parse_revision};
 use crate::request::{Format, ResourceRequest, View};
 use crate::served::Served;
@@ -54,6 +55,8 @@ struct Watching {
     /// Frames that are not sent yet.
     pending: Vec<u8>,
     over: bool,
+    /// Counts it for as long as it goes on, and knows the server.
+    open: Option<OpenWatch>,
 }
 
 impl ApiServer {
@@ -114,6 +117,7 @@ impl ApiServer {
         };
         let (bookmark_at, end_at) = (Instant::now() + BOOKMARK_EVERY, Instant::now() + timeout);
         let mut watching = Watching {
+            open: self.open_watch(served),
             served: served.clone(),
             selection,
             format,
@@ -168,7 +172,7 @@ impl Watching {
             if self.over {
                 return None;
             }
-            let begun = self.begin();
+            let begun = self.begin().await;
             let outcome = if begun.is_err() || !self.pending.is_empty() { begun } else { self.follow().await };
             if let Err(error) = outcome {
                 tracing::error!(resource = self.served.plural(), "watch: {error}");
@@ -181,10 +185,10 @@ impl Watching {
     }
 
     /// Encodes the next part of the state at the start.
-    fn begin(&mut self) -> Result<(), ApiError> {
+    async fn begin(&mut self) -> Result<(), ApiError> {
         while self.pending.len() < FRAME_TARGET {
             match self.state.next() {
-                Some(entry) => self.show(None, Some(&entry), entry.mod_revision)?,
+                Some(entry) => self.show(None, Some(&entry), entry.mod_revision).await?,
                 None if std::mem::take(&mut self.ends_state) => self.push_bookmark(true)?,
                 None => break,
             }
@@ -196,7 +200,7 @@ impl Watching {
     async fn follow(&mut self) -> Result<(), ApiError> {
         tokio::select! {
             event = self.changes.next() => match event {
-                Some(event) => self.drain(&event),
+                Some(event) => self.drain(&event).await,
                 None => {
                     self.over = true;
                     Ok(())
@@ -207,17 +211,17 @@ impl Watching {
                 self.over = now >= self.end_at;
                 self.bookmark_at = now + BOOKMARK_EVERY;
                 self.alarm.as_mut().reset(self.bookmark_at.min(self.end_at));
-                if self.bookmarks { self.catch_up() } else { Ok(()) }
+                if self.bookmarks { self.catch_up().await } else { Ok(()) }
             }
         }
     }
 
     /// Encodes this event and those that wait behind it.
-    fn drain(&mut self, event: &Event) -> Result<(), ApiError> {
-        self.change(event)?;
+    async fn drain(&mut self, event: &Event) -> Result<(), ApiError> {
+        self.change(event).await?;
         while self.pending.len() < FRAME_TARGET {
             match self.changes.try_next() {
-                Some(event) => self.change(&event)?,
+                Some(event) => self.change(&event).await?,
                 None => break,
             }
         }
@@ -226,11 +230,11 @@ impl Watching {
 
     /// Sends what waits, then a bookmark of the newest revision: where nothing of this collection changes, a client's
     /// revision would else grow too old to go on from.
-    fn catch_up(&mut self) -> Result<(), ApiError> {
+    async fn catch_up(&mut self) -> Result<(), ApiError> {
         let newest = self.store.revision();
         let complete = !self.changes.is_ended();
         while let Some(event) = self.changes.try_next() {
-            self.change(&event)?;
+            self.change(&event).await?;
         }
         if complete {
             self.revision = self.revision.max(newest);
@@ -238,13 +242,13 @@ impl Watching {
         self.push_bookmark(false)
     }
 
-    fn change(&mut self, event: &Event) -> Result<(), ApiError> {
+    async fn change(&mut self, event: &Event) -> Result<(), ApiError> {
         self.revision = event.revision;
-        self.show(event.previous.as_deref(), event.current.as_deref(), event.revision)
+        self.show(event.previous.as_deref(), event.current.as_deref(), event.revision).await
     }
 
     /// Encodes what an object has become, as of `revision`; where nothing has to be known of it, its text is not touched.
-    fn show(&mut self, previous: Option<&Entry>, current: Option<&Entry>, revision: u64) -> Result<(), ApiError> {
+    async fn show(&mut self, previous: Option<&Entry>, current: Option<&Entry>, revision: u64) -> Result<(), ApiError> {
         if self.selection.is_everything()
             && (self.format, self.view) == (Format::Json, View::Object)
             && !self.served.converts()
@@ -264,7 +268,14 @@ impl Watching {
             return Ok(());
         }
         let decode = |entry: Option<&Entry>| entry.map(|e| stored::decode_at(&self.served, e, revision)).transpose();
-        let (old, new) = (decode(previous)?, decode(current)?);
+        let (mut old, mut new) = (decode(previous)?, decode(current)?);
+        if self.served.by_webhook()
+            && let Some(open) = &self.open
+        {
+            for object in [&mut old, &mut new].into_iter().flatten() {
+                *object = open.server().shown_one(&self.served, std::mem::take(object)).await?;
+            }
+        }
         let was = old.as_ref().is_some_and(|o| self.selection.matches(o));
         let is = new.as_ref().is_some_and(|o| self.selection.matches(o));
         match (was, is, old, new) {

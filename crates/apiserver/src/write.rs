@@ -101,6 +101,9 @@ impl ApiServer {
             match self.put(served, &request.namespace, &name, Expect::Absent, &object).await {
                 Ok(entry) => {
                     claimed.into_iter().for_each(Taken::keep);
+                    if served.converts() && !served.by_webhook() {
+                        return stored::decode(served, &entry);
+                    }
                     // What was stored is what is here, but for its revision.
                     meta::set(&mut object, "resourceVersion", entry.mod_revision.to_string());
                     return Ok(object);
@@ -327,7 +330,7 @@ impl ApiServer {
         loop {
             tries += 1;
             let entry = self.store.get(&key).ok_or_else(|| served.not_found(&request.name))?;
-            let current = stored::decode(served, &entry)?;
+            let current = self.shown_one(served, stored::decode(served, &entry)?).await?;
             let mut wanted = change(&current)?;
             check_identity(served, request, &mut wanted)?;
             let given = meta::resource_version(&wanted).to_owned();
@@ -409,7 +412,7 @@ impl ApiServer {
             self.settle(served, &mut wanted)?;
         }
         served.normalise(&mut wanted);
-        if served.has_generation && hooks.spec_changed(&wanted, current) {
+        if served.has_generation && request.subresource != "status" && hooks.spec_changed(&wanted, current) {
             meta::set(&mut wanted, "generation", meta::generation(current) + 1);
         }
         let name = &request.name;
@@ -432,7 +435,7 @@ impl ApiServer {
         }
         let errors = match request.subresource.as_str() {
             "" => served.validate_change(&wanted, current),
-            name => served.validate_through(name, &wanted, current),
+            name => served.validate_part(name, &wanted, current),
         };
         judge(served, name, &errors)?;
         Ok(wanted)
@@ -452,7 +455,11 @@ impl ApiServer {
         expect: Expect,
         object: &Value,
     ) -> Result<std::sync::Arc<Entry>, StoreError> {
-        let value = if served.converts() {
+        let value = if served.by_webhook() {
+            let stored = self.in_version(served, &served.stored_version, vec![object.clone()]).await;
+            let stored = stored.map_err(|error| StoreError::Failed(error.message))?;
+            stored::encode(&stored[0], true)
+        } else if served.converts() {
             stored::encode(&served.hooks().stored(object.clone()), served.is_custom())
         } else {
             stored::encode(object, false)

@@ -295,3 +295,34 @@ async fn who_may_not_is_told_what_and_where() {
     let review = c.raw_as(Some(bob), "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", &[], "{}").await;
     assert_eq!((review.code, &review.json()["status"]["userInfo"]["username"]), (201, &json!("bob")));
 }
+
+#[tokio::test]
+async fn people_get_indented_answers_and_scrapers_their_metrics() {
+    let cluster = Cluster::start().await;
+    let plain = cluster.get("/api/v1/namespaces/default").await;
+    assert_eq!(plain.bytes.iter().filter(|b| **b == b'\n').count(), 1);
+    let pretty = cluster.get("/api/v1/namespaces/default?pretty=true").await;
+    assert!(pretty.bytes.starts_with(b"{\n  \""), "{:?}", pretty.bytes);
+    let curl = cluster.raw("GET", "/version", &[("user-agent", "curl/8.0")], "").await;
+    assert!(curl.bytes.starts_with(b"{\n  \""));
+    let metrics = cluster.get("/metrics").await;
+    let text = String::from_utf8(metrics.bytes.to_vec()).expect("text");
+    assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
+    let row = "apiserver_request_total{code=\"200\",dry_run=\"\",group=\"\",resource=\"namespaces\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\"} 2";
+    assert!(text.contains(row), "{text}");
+    assert!(text.contains("apiserver_storage_objects{resource=\"namespaces\"} 1"), "{text}");
+}
+
+#[tokio::test]
+async fn long_lists_are_compressed_for_who_takes_it() {
+    let cluster = Cluster::start().await;
+    for index in 0..40 {
+        let mut object = map(&format!("m{index}"));
+        object["data"]["a"] = "x".repeat(8000).into();
+        cluster.post(MAPS, object).await.ok();
+    }
+    let answer = cluster.raw("GET", MAPS, &[("accept-encoding", "gzip")], "").await;
+    assert_eq!(answer.header("content-encoding"), "gzip");
+    assert!(answer.bytes.len() < 100_000, "{}", answer.bytes.len());
+    assert_eq!(cluster.get(MAPS).await.ok()["items"].as_array().map(Vec::len), Some(40));
+}

@@ -427,19 +427,24 @@ pub trait Kind: Send + Sync {
         false
     }
 
+    /// What whoever uses the kind is warned of: that it is deprecated, and by what it is replaced.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether a finalizer may be any qualified name; those of most built-in kinds have a domain and a path.
     fn any_finalizer(&self) -> bool {
+        false
+    }
+
+    /// Whether the objects say who else answers for a version of an API group.
+    fn aggregates(&self) -> bool {
         false
     }
 
     /// Whether the objects define resources, which are served as the built-in ones are.
     fn defines_resources(&self) -> bool {
         false
-    }
-
-    /// What whoever uses the kind is warned of: that it is deprecated, and by what it is replaced.
-    fn deprecation(&self) -> Option<&'static str> {
-        None
     }
 
     /// Seconds after which an object that nobody touches is removed.

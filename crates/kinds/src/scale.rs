@@ -79,6 +79,7 @@ pub fn set(paths: &Paths, object: &mut Value, scale: &Value) -> Result<(), Optio
 
 /// A label selector object in the text form, sorted: `a=b,c in (d,e),!f`. Old kinds have a map of labels instead.
 pub(crate) fn selector_text(selector: &Value) -> String {
+    // Older kinds select by plain labels.
     let plain = selector.as_object().is_some_and(|map| map.values().any(Value::is_string));
     let labels = if plain { selector } else { &selector["matchLabels"] };
     let mut parts: Vec<(String, String)> = object_model::meta::strings(labels)

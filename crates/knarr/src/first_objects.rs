@@ -1,6 +1,7 @@
 //! The objects every cluster has from its first start.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use auth::{Rule, bootstrap};
@@ -9,6 +10,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use kinds::volumes;
 use object_model::{Reason, meta, time};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::flow_control;
 
@@ -20,6 +22,9 @@ const CLUSTER_ROLE_BINDINGS: Resource = rbac("clusterrolebindings");
 
 /// How many are written at a time: what is written together shares a flush.
 const AT_ONCE: usize = 64;
+
+/// How often somebody's deletion of what is kept is mended (upstream's interval).
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 const fn rbac(plural: &'static str) -> Resource {
     Resource { group: "rbac.authorization.k8s.io", version: "v1", plural }
@@ -39,14 +44,7 @@ pub async fn ensure(client: &Client, service_range: &str) -> Result<()> {
         .context("make the first class of Ingresses")?;
     let classes = client.api(Resource { group: "storage.k8s.io", version: "v1", plural: "storageclasses" });
     ensure_all(&classes, vec![storage_class()], |_, _| None).await.context("make the first storage class")?;
-    let classes = client.api(Resource { group: "scheduling.k8s.io", version: "v1", plural: "priorityclasses" });
-    ensure_all(&classes, priority_classes(), |_, _| None).await.context("make the first priority classes")?;
-    let levels = client.api(flow_control("prioritylevelconfigurations"));
-    ensure_all(&levels, flow_control::levels(), changed_spec).await.context("make the first priority levels")?;
-    let schemas = client.api(flow_control("flowschemas"));
-    ensure_all(&schemas, flow_control::schemas(), changed_spec).await.context("make the first flow schemas")?;
-    let ranges = client.api(Resource { group: "networking.k8s.io", version: "v1", plural: "servicecidrs" });
-    ensure_service_range(&ranges, service_range).await.context("make the range of Services")?;
+    ensure_kept(client, service_range).await?;
     let policy = bootstrap::objects()
         .into_iter()
         .chain(controllers::rules().into_iter().flat_map(|(name, rules)| bootstrap::of_controller(name, rules)));
@@ -58,6 +56,39 @@ pub async fn ensure(client: &Client, service_range: &str) -> Result<()> {
     );
     made_roles.context("make the first roles")?;
     made_bindings.context("make the first bindings")
+}
+
+/// Those of them that are kept: who deletes one, gets it back.
+async fn ensure_kept(client: &Client, service_range: &str) -> Result<()> {
+    let classes = client.api(Resource { group: "scheduling.k8s.io", version: "v1", plural: "priorityclasses" });
+    ensure_all(&classes, priority_classes(), |_, _| None).await.context("make the first priority classes")?;
+    let levels = client.api(flow_control("prioritylevelconfigurations"));
+    ensure_all(&levels, flow_control::levels(), changed_spec).await.context("make the first priority levels")?;
+    let schemas = client.api(flow_control("flowschemas"));
+    ensure_all(&schemas, flow_control::schemas(), changed_spec).await.context("make the first flow schemas")?;
+    let ranges = client.api(Resource { group: "networking.k8s.io", version: "v1", plural: "servicecidrs" });
+    ensure_service_range(&ranges, service_range).await.context("make the range of Services")?;
+    Ok(())
+}
+
+/// Keeps what must be kept until stopped.
+///
+/// # Errors
+/// Never: trouble is logged and tried again.
+pub async fn keep(client: Client, service_range: String, stop: CancellationToken) -> Result<()> {
+    let (levels, schemas) =
+        (client.api(flow_control("prioritylevelconfigurations")), client.api(flow_control("flowschemas")));
+    loop {
+        if let Err(error) = ensure_kept(&client, &service_range).await {
+            tracing::warn!("{error:#}");
+        }
+        if let Err(error) = flow_control::mark_dangling(&levels, &schemas).await {
+            tracing::warn!("say which flow schemas lack their level: {error:#}");
+        }
+        if tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_ok() {
+            return Ok(());
+        }
+    }
 }
 
 const fn flow_control(plural: &'static str) -> Resource {
@@ -113,29 +144,31 @@ fn storage_class() -> Value {
     })
 }
 
+/// What is there.
+pub(crate) async fn all(api: &Api) -> Result<Vec<Value>> {
+    let list = api.list(None, &ListParams::default()).await.context("list what is there")?;
+    let items = list.items.iter().map(|item| serde_json::from_str(item.get()));
+    items.collect::<Result<_, _>>().context("read what is there")
+}
+
 /// Creates what is not there, and patches what is there as `complete` says.
 async fn ensure_all(api: &Api, wanted: Vec<Value>, complete: impl Fn(&Value, &Value) -> Option<Value>) -> Result<()> {
-    let list = api.list(None, &ListParams::default()).await.context("list what is there")?;
-    let items: Vec<Value> = list
-        .items
-        .iter()
-        .map(|item| serde_json::from_str(item.get()))
-        .collect::<Result<_, _>>()
-        .context("read what is there")?;
+    let items = all(api).await?;
     let there: HashMap<&str, &Value> = items.iter().map(|object| (meta::name(object), object)).collect();
-    let writes = wanted.iter().filter_map(|object| {
-        let name = meta::name(object);
-        match there.get(name) {
-            None => Some((name, object.clone(), true)),
-            Some(old) => complete(old, object).map(|patch| (name, patch, false)),
+    let mut writes: Vec<(String, Value, bool)> = Vec::new();
+    for object in wanted {
+        let name = meta::name(&object).to_owned();
+        match there.get(name.as_str()) {
+            None => writes.push((name, object, true)),
+            Some(old) => writes.extend(complete(old, &object).map(|patch| (name, patch, false))),
         }
-    });
+    }
     stream::iter(writes)
         .map(|(name, body, create)| async move {
             let written = if create {
                 api.create(None, &body).await
             } else {
-                api.patch(None, name, "", Patch::Merge, &body).await
+                api.patch(None, &name, "", Patch::Merge, &body).await
             };
             match written {
                 Err(error) if error.reason != Reason::AlreadyExists => {

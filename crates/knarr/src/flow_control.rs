@@ -1,6 +1,11 @@
 //! The priority levels and flow schemas that every cluster has: those it cannot be without, and those that it starts with.
 
+use anyhow::{Context, Result};
+use client::{Api, Patch, clock};
+use object_model::{meta, time};
 use serde_json::{Value, json};
+
+use crate::first_objects::all;
 
 /// Whoever removes this annotation, or sets it to false, keeps what he has changed.
 pub const KEPT: &str = "apf.kubernetes.io/autoupdate-spec";
@@ -84,6 +89,41 @@ pub fn schemas() -> Vec<Value> {
     ]
 }
 
+/// Says in the status of every flow schema whether its level is there.
+///
+/// # Errors
+/// When one cannot be read or written.
+pub async fn mark_dangling(levels: &Api, schemas: &Api) -> Result<()> {
+    let levels = all(levels).await?;
+    for schema in all(schemas).await? {
+        let name = meta::name(&schema);
+        let level = schema["spec"]["priorityLevelConfiguration"]["name"].as_str().unwrap_or_default();
+        let missing = levels.iter().all(|other| meta::name(other) != level);
+        if let Some(conditions) = with_dangling(&schema["status"]["conditions"], level, missing) {
+            let patch = json!({"status": {"conditions": conditions}});
+            schemas.patch(None, name, "status", Patch::Merge, &patch).await.with_context(|| format!("write {name}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The conditions of a flow schema with the one that says whether its level is missing; `None` if they say so already.
+fn with_dangling(conditions: &Value, level: &str, missing: bool) -> Option<Vec<Value>> {
+    const KIND: &str = "Dangling";
+    let (status, reason) = if missing { ("True", "NotFound") } else { ("False", "Found") };
+    let mut all = conditions.as_array().cloned().unwrap_or_default();
+    if all.iter().any(|condition| condition["type"] == KIND && condition["status"] == status) {
+        return None;
+    }
+    let what = if missing { "but there is no such object" } else { "and it exists" };
+    all.retain(|condition| condition["type"] != KIND);
+    all.push(json!({
+        "type": KIND, "status": status, "reason": reason, "lastTransitionTime": time::seconds(clock::now()),
+        "message": format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?} {what}"),
+    }));
+    Some(all)
+}
+
 const BY_USER: Option<&str> = Some("ByUser");
 const BY_NAMESPACE: Option<&str> = Some("ByNamespace");
 
@@ -138,6 +178,14 @@ fn everything(subjects: &[Value]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_schema_says_whether_its_level_is_missing_and_says_it_once() {
+        let first = with_dangling(&Value::Null, "low", false).expect("something to say");
+        assert_eq!((&first[0]["type"], &first[0]["status"]), (&json!("Dangling"), &json!("False")));
+        assert_eq!(with_dangling(&json!(first), "low", false), None);
+        assert_eq!(with_dangling(&json!(first), "low", true).expect("news")[0]["status"], "True");
+    }
 
     #[test]
     fn all_are_valid_and_every_schema_has_its_level() {

@@ -185,8 +185,8 @@ fn paths(dir: &Path, file: &str) -> (PathBuf, PathBuf) {
     (dir.join(format!("{file}.crt")), dir.join(format!("{file}.key")))
 }
 
-fn authority(dir: &Path, now: i64) -> Result<(String, Issuer<'static, KeyPair>)> {
-    let (certificate_path, key_path) = paths(dir, "ca");
+fn authority(dir: &Path, file: &str, name: &str, now: i64) -> Result<(String, Issuer<'static, KeyPair>)> {
+    let (certificate_path, key_path) = paths(dir, file);
     if certificate_path.exists() && key_path.exists() {
         let pem =
             fs::read_to_string(&certificate_path).with_context(|| format!("read {}", certificate_path.display()))?;
@@ -197,7 +197,7 @@ fn authority(dir: &Path, now: i64) -> Result<(String, Issuer<'static, KeyPair>)>
         return Ok((pem, issuer));
     }
     let key = KeyPair::generate().context("make the authority's key")?;
-    let mut params = params("knarr-ca", &[], now, AUTHORITY_DAYS)?;
+    let mut params = params(name, &[], now, AUTHORITY_DAYS)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     let pem = params.self_signed(&key).context("sign the authority")?.pem();

@@ -174,6 +174,8 @@ async fn start(
     let (engine, images) = engine?;
     let cluster_dns = network::start(options, &node, address, &server, tls, &mut parts).await?;
     server.set_ready();
+    let keeper = api.clone();
+    part(&mut parts, "the first objects", |stop| first_objects::keep(keeper, range, stop));
 
     let cri_socket = dirs.run_dir.join("cri.sock");
     let serving = engine.clone();

@@ -2,13 +2,12 @@
 
 use std::io::Write as _;
 
+use object_model::jsonpath;
 use serde::Serialize as _;
 use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::failure::{Outcome, error};
-use object_model::jsonpath;
-
 use crate::yaml;
 
 /// How objects are shown.
@@ -75,7 +74,7 @@ pub(crate) fn json_text(value: &Value) -> Outcome<String> {
     let mut bytes = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
-    value.serialize(&mut serializer).map_err(std::io::Error::from)?;
+    value.serialize(&mut serializer).map_err(|e| error(e.to_string()))?;
     // Go writes these three escaped, so that JSON may stand in HTML.
     let text = String::from_utf8_lossy(&bytes).replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
     Ok(text + "\n")

@@ -3,7 +3,8 @@
 //! Kinds named here, and why: Namespace, because objects may only be made in one that exists and stays (upstream's
 //! NamespaceLifecycle); Pod and ServiceAccount, because a pod acts as an account (upstream's ServiceAccount);
 //! PersistentVolumeClaim, because it grows as its class allows; both, because there are limits of what they ask for;
-//! PriorityClass, because one only is the default; roles and bindings, by [`kinds::Kind::is_policy`], because nobody gives away more than they have.
+//! PriorityClass, because one only is the default; roles and bindings, by [`kinds::Kind::is_policy`], because nobody gives
+//! away more than they have.
 
 mod certificates;
 mod default_class;
@@ -101,7 +102,7 @@ pub fn admit_update(
     if served.hooks().is_policy() {
         escalation::judge(server, user, served, namespace, new, Some(old))?;
     }
-    if served.is_core("PersistentVolumeClaim") {
+    if served.is_core("PersistentVolumeClaim") && subresource.is_empty() {
         storage::judge_growth(server, new, old)?;
         limits::judge_claim(server, namespace, new)?;
     }

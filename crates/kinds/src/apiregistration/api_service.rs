@@ -52,6 +52,10 @@ impl Kind for ApiService {
         }
     }
 
+    fn aggregates(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let path = FieldPath::new("spec");

@@ -1,0 +1,278 @@
+//! `/metrics`: what the server has done, in the text format and under the names that dashboards of Kubernetes read.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::ApiServer;
+use crate::request::ResourceRequest;
+use crate::served::Served;
+
+/// Bounds of the buckets of durations, in seconds (upstream's).
+const SECONDS: [f64; 20] =
+    [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 30.0];
+
+/// What requests are told apart by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    verb: &'static str,
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    scope: &'static str,
+}
+
+/// Counts and times of the requests of one kind.
+#[derive(Debug, Default)]
+struct Requests {
+    by_code: BTreeMap<u16, u64>,
+    buckets: [u64; SECONDS.len()],
+    count: u64,
+    seconds: f64,
+}
+
+/// The counters of a server.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    requests: Mutex<BTreeMap<Kind, Requests>>,
+    reading: AtomicI64,
+    mutating: AtomicI64,
+    watches: Mutex<BTreeMap<(String, String, String), i64>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Counters are single numbers: a panic leaves none half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A request under way.
+pub(crate) struct InFlight<'m> {
+    counter: &'m AtomicI64,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A watch that goes on. Counted until it is dropped.
+pub(crate) struct OpenWatch {
+    server: Arc<ApiServer>,
+    name: (String, String, String),
+}
+
+impl OpenWatch {
+    /// The server that is watched.
+    pub fn server(&self) -> &Arc<ApiServer> {
+        &self.server
+    }
+}
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        self.server.metrics.count_watch(&self.name, -1);
+    }
+}
+
+impl ApiServer {
+    /// Counts a watch of a resource; `None` when the server is on its way out.
+    pub(crate) fn open_watch(&self, served: &Served) -> Option<OpenWatch> {
+        let server = self.me.upgrade()?;
+        let name = (served.group().to_owned(), served.version().to_owned(), served.plural().to_owned());
+        self.metrics.count_watch(&name, 1);
+        Some(OpenWatch { server, name })
+    }
+}
+
+impl Metrics {
+    /// Counts a request as under way until the value is dropped.
+    pub fn begin(&self, verb: &str) -> InFlight<'_> {
+        let reads = matches!(verb, "get" | "list" | "watch");
+        let counter = if reads { &self.reading } else { &self.mutating };
+        counter.fetch_add(1, Ordering::Relaxed);
+        InFlight { counter }
+    }
+
+    /// Counts a request that has been answered.
+    pub fn observe(&self, request: &ResourceRequest, code: u16, took: Duration) {
+        let scope = match (request.name.is_empty(), request.namespace.is_empty()) {
+            (false, _) => "resource",
+            (true, false) => "namespace",
+            (true, true) => "cluster",
+        };
+        let kind = Kind {
+            verb: shown_verb(request.verb),
+            group: request.group.clone(),
+            version: request.version.clone(),
+            resource: request.resource.clone(),
+            subresource: request.subresource.clone(),
+            scope,
+        };
+        let seconds = took.as_secs_f64();
+        let mut requests = lock(&self.requests);
+        let requests = requests.entry(kind).or_default();
+        *requests.by_code.entry(code).or_default() += 1;
+        requests.count += 1;
+        requests.seconds += seconds;
+        for (bucket, bound) in requests.buckets.iter_mut().zip(SECONDS) {
+            *bucket += u64::from(seconds <= bound);
+        }
+    }
+
+    fn count_watch(&self, name: &(String, String, String), change: i64) {
+        *lock(&self.watches).entry(name.clone()).or_default() += change;
+    }
+}
+
+/// The verb as the metrics name it.
+fn shown_verb(verb: &str) -> &'static str {
+    match verb {
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" => "POST",
+        "update" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        _ => "OTHER",
+    }
+}
+
+/// Text under way, with the heads of each metric.
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn row(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+}
+
+impl ApiServer {
+    /// The page of metrics, in the text format of Prometheus.
+    pub(crate) fn metrics_page(&self) -> String {
+        let mut page = Page(String::new());
+        self.request_rows(&mut page);
+        page.head("apiserver_current_inflight_requests", "gauge", "Requests being answered, by kind of request.");
+        for (kind, counter) in [("mutating", &self.metrics.mutating), ("readOnly", &self.metrics.reading)] {
+            let labels = format!("request_kind=\"{kind}\"");
+            page.row("apiserver_current_inflight_requests", &labels, counter.load(Ordering::Relaxed));
+        }
+        let name = "apiserver_longrunning_requests";
+        page.head(name, "gauge", "Watches that go on, by resource.");
+        for ((group, version, resource), count) in lock(&self.metrics.watches).iter() {
+            let labels = format!("group=\"{group}\",resource=\"{resource}\",verb=\"WATCH\",version=\"{version}\"");
+            page.row(name, &labels, count);
+        }
+        let stored: Vec<(Served, usize)> = self
+            .catalogue()
+            .all()
+            .filter(|served| served.is_stored() && (served.is_custom() || !served.converts()))
+            .map(|served| (served.clone(), self.store.count(&served.prefix())))
+            .collect();
+        page.head("apiserver_storage_objects", "gauge", "Objects that are stored, by resource.");
+        for (served, count) in &stored {
+            let resource = object_model::group_resource(served.group(), served.plural());
+            page.row("apiserver_storage_objects", &format!("resource=\"{resource}\""), count);
+        }
+        page.head("apiserver_resource_objects", "gauge", "Objects that are stored, by group and resource.");
+        for (served, count) in &stored {
+            let labels = format!("group=\"{}\",resource=\"{}\"", served.group(), served.plural());
+            page.row("apiserver_resource_objects", &labels, count);
+        }
+        process_rows(&mut page);
+        page.0
+    }
+
+    fn request_rows(&self, page: &mut Page) {
+        let requests = lock(&self.metrics.requests);
+        let name = "apiserver_request_total";
+        page.head(name, "counter", "Requests that were answered, by verb, resource, scope and code.");
+        for (kind, counts) in requests.iter() {
+            for (code, count) in &counts.by_code {
+                let labels = format!(
+                    "code=\"{code}\",dry_run=\"\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
+                    kind.group, kind.resource, kind.scope, kind.subresource, kind.verb, kind.version
+                );
+                page.row(name, &labels, count);
+            }
+        }
+        for name in ["apiserver_request_duration_seconds", "apiserver_request_sli_duration_seconds"] {
+            page.head(name, "histogram", "How long answers took, in seconds, by verb, resource and scope.");
+            for (kind, counts) in requests.iter().filter(|(kind, _)| kind.verb != "WATCH") {
+                let labels = format!(
+                    "dry_run=\"\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
+                    kind.group, kind.resource, kind.scope, kind.subresource, kind.verb, kind.version
+                );
+                for (bucket, bound) in counts.buckets.iter().zip(SECONDS) {
+                    page.row(&format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), bucket);
+                }
+                page.row(&format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), counts.count);
+                page.row(&format!("{name}_sum"), &labels, counts.seconds);
+                page.row(&format!("{name}_count"), &labels, counts.count);
+            }
+        }
+    }
+}
+
+/// What the kernel tells of this process (proc(5)).
+fn process_rows(page: &mut Page) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    // Ticks are hundredths of a second and pages 4 KiB on every platform that knarr runs on.
+    let rows = [
+        ("process_cpu_seconds_total", "counter", "Processor time used, in seconds.", (field(14) + field(15)) / 100.0),
+        ("process_resident_memory_bytes", "gauge", "Resident memory, in bytes.", field(24) * 4096.0),
+        ("process_virtual_memory_bytes", "gauge", "Virtual memory, in bytes.", field(23)),
+        ("process_open_fds", "gauge", "Open file descriptors.", open_files()),
+    ];
+    for (name, kind, help, value) in rows {
+        page.head(name, kind, help);
+        page.row(name, "", value);
+    }
+}
+
+fn open_files() -> f64 {
+    std::fs::read_dir("/proc/self/fd").map_or(0.0, |entries| entries.count() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_kind_and_code() {
+        let metrics = Metrics::default();
+        let request = ResourceRequest {
+            verb: "list",
+            group: String::new(),
+            version: "v1".into(),
+            namespace: "a".into(),
+            resource: "pods".into(),
+            name: String::new(),
+            subresource: String::new(),
+        };
+        {
+            let _one = metrics.begin("list");
+            assert_eq!(metrics.reading.load(Ordering::Relaxed), 1);
+        }
+        assert_eq!(metrics.reading.load(Ordering::Relaxed), 0);
+        metrics.observe(&request, 200, Duration::from_millis(30));
+        metrics.observe(&request, 404, Duration::from_secs(2));
+        let requests = lock(&metrics.requests);
+        let (kind, counts) = requests.first_key_value().expect("a kind");
+        assert_eq!((kind.verb, kind.scope, counts.count), ("LIST", "namespace", 2));
+        assert_eq!((counts.buckets[1], counts.buckets[2], counts.buckets[11]), (0, 1, 2));
+        assert_eq!(counts.by_code[&404], 1);
+    }
+}

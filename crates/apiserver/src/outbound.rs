@@ -1,0 +1,275 @@
+//! Requests of the server to others: kubelets, webhooks, aggregated APIs.
+//!
+//! Kinds named here, and why: Service and EndpointSlice, because a webhook is named by the Service in front of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use base64::Engine as _;
+use client::{Body, BodyError, BoxError};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use object_model::meta;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::served::Served;
+use crate::{ApiServer, stored};
+
+/// The longest answer of a webhook, in bytes.
+const ANSWER_MAX: usize = 16 << 20;
+/// Where a host keeps the authorities that it trusts, on the distributions that knarr runs on.
+const HOST_AUTHORITIES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+
+/// Somebody to speak to over TLS.
+pub(crate) struct Peer {
+    /// Where to connect.
+    pub host: String,
+    /// Where to connect.
+    pub port: u16,
+    /// The name that its certificate must have.
+    pub name: String,
+    /// Whom to trust, and who the server says it is.
+    pub tls: Arc<ClientConfig>,
+}
+
+impl ApiServer {
+    /// Opens a connection.
+    pub(crate) async fn dial(&self, peer: &Peer) -> Result<SendRequest<Body>> {
+        let (host, port) = (peer.host.as_str(), peer.port);
+        let stream = TcpStream::connect((host, port)).await.with_context(|| format!("dial tcp {host}:{port}"))?;
+        stream.set_nodelay(true)?;
+        let name =
+            ServerName::try_from(peer.name.clone()).with_context(|| format!("read server name {:?}", peer.name))?;
+        let stream = TlsConnector::from(peer.tls.clone()).connect(name, stream).await.context("tls")?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let cancel = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                outcome = connection.with_upgrades() => if let Err(error) = outcome {
+                    tracing::debug!("connection that was opened: {error}");
+                }
+            }
+        });
+        Ok(sender)
+    }
+
+    /// Sends a request on and hands the answer back; an upgraded connection is copied both ways. Of the request's headers
+    /// those go along that `kept` names, and `headers` are added.
+    pub(crate) async fn relay(
+        &self,
+        peer: &Peer,
+        path: Uri,
+        mut incoming: Request<Body>,
+        headers: HeaderMap,
+        kept: impl Fn(&HeaderName) -> bool,
+    ) -> Result<Response<Body>, BoxError> {
+        let mut sender = self.dial(peer).await?;
+        let upgrade = incoming.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut incoming));
+        let (parts, body) = incoming.into_parts();
+        let mut outgoing = Request::builder().method(parts.method).uri(path).body(body)?;
+        for (name, value) in parts.headers.iter().filter(|(name, _)| kept(name)) {
+            outgoing.headers_mut().append(name, value.clone());
+        }
+        outgoing.headers_mut().extend(headers);
+        let mut response = sender.send_request(outgoing).await?;
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) = (response.status(), upgrade) {
+            let backend = hyper::upgrade::on(&mut response);
+            let cancel = self.shutdown.clone();
+            self.tasks.spawn(async move {
+                let copy = async {
+                    let (client, backend) = tokio::try_join!(upgrade, backend)?;
+                    tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(backend)).await?;
+                    Ok::<_, BoxError>(())
+                };
+                tokio::select! {
+                    () = cancel.cancelled() => {}
+                    outcome = copy => if let Err(error) = outcome {
+                        tracing::debug!("stream that was passed on: {error}");
+                    }
+                }
+            });
+        }
+        let (parts, body) = response.into_parts();
+        Ok(Response::from_parts(parts, body.map_err(BodyError::new).boxed_unsync()))
+    }
+
+    /// Asks a webhook (`clientConfig`): posts a document and reads the one that is answered.
+    ///
+    /// # Errors
+    /// With the address that was called, as upstream names it.
+    pub(crate) async fn ask_webhook(&self, config: &Value, question: &Value, timeout: Duration) -> Result<Value> {
+        let (peer, url) = self.webhook(config)?;
+        let path: Uri = url.parse().with_context(|| format!("read URL {url}"))?;
+        let path = path.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let ask = async {
+            let mut sender = self.dial(&peer).await?;
+            let request = Request::post(path)
+                .header(header::HOST, format!("{}:{}", peer.name, peer.port))
+                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::ACCEPT, "application/json")
+                .header(header::USER_AGENT, "kube-apiserver-admission")
+                .body(client::full(question.to_string()))?;
+            let answer = sender.send_request(request).await?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|e| anyhow::anyhow!(e))?;
+            let body = body.to_bytes();
+            ensure!(status == StatusCode::OK, "unexpected status {status}: {}", String::from_utf8_lossy(&body));
+            serde_json::from_slice(&body).context("read the answer")
+        };
+        let answered = tokio::time::timeout(timeout, ask).await.context("context deadline exceeded");
+        answered.and_then(|answer| answer).with_context(|| format!("Post {url:?}"))
+    }
+
+    /// Whom a `clientConfig` names, and the URL to call.
+    fn webhook(&self, config: &Value) -> Result<(Peer, String)> {
+        let bundle = config["caBundle"].as_str().unwrap_or_default();
+        let bundle = base64::engine::general_purpose::STANDARD.decode(bundle).context("read caBundle")?;
+        let tls = trust(&bundle, false, None)?;
+        if let Some(url) = config["url"].as_str() {
+            let uri: Uri = url.parse().with_context(|| format!("read URL {url}"))?;
+            let host = uri.host().context("the URL has no host")?.trim_matches(['[', ']']).to_owned();
+            let port = uri.port_u16().unwrap_or(443);
+            return Ok((Peer { name: host.clone(), host, port, tls }, url.to_owned()));
+        }
+        let service = &config["service"];
+        let text = |field: &str| service[field].as_str().unwrap_or_default();
+        let port = service["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
+        let (namespace, name) = (text("namespace"), text("name"));
+        let path = text("path").trim_start_matches('/');
+        let (host, target) = self.backend(namespace, name, port)?;
+        let url = format!("https://{name}.{namespace}.svc:{port}/{path}");
+        Ok((Peer { host, port: target, name: format!("{name}.{namespace}.svc"), tls }, url))
+    }
+
+    /// The address of a pod behind a port of a Service.
+    ///
+    /// # Errors
+    /// When there is no such Service or port, or nobody is ready behind it.
+    pub(crate) fn backend(&self, namespace: &str, name: &str, port: u16) -> Result<(String, u16)> {
+        let service = self.stored_object("services", namespace, name)?;
+        let service = service.with_context(|| format!("service {name:?} not found"))?;
+        let ports = service["spec"]["ports"].as_array().map_or(&[][..], Vec::as_slice);
+        let Some(wanted) = ports.iter().find(|p| p["port"] == port) else {
+            bail!("no service port {port} found for service {name:?}");
+        };
+        let wanted = wanted["name"].as_str().unwrap_or_default();
+        let slices = Served::find("discovery.k8s.io", "v1", "endpointslices")?;
+        let range = self.store.range(&slices.namespace_prefix(namespace), None, 0, None)?;
+        let mut ready = Vec::new();
+        for entry in range.entries {
+            let slice = stored::decode(&slices, &entry)?;
+            if meta::labels(&slice).get("kubernetes.io/service-name") != Some(&name) {
+                continue;
+            }
+            let ports = slice["ports"].as_array().into_iter().flatten();
+            let port = ports
+                .filter(|p| p["name"].as_str().unwrap_or_default() == wanted)
+                .find_map(|p| p["port"].as_u64().and_then(|port| u16::try_from(port).ok()));
+            let Some(port) = port else { continue };
+            for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
+                if endpoint["conditions"]["ready"] != false {
+                    let addresses = endpoint["addresses"].as_array().into_iter().flatten();
+                    ready.extend(addresses.filter_map(Value::as_str).map(|address| (address.to_owned(), port)));
+                }
+            }
+        }
+        ensure!(!ready.is_empty(), "no endpoints available for service {name:?}");
+        let at = rand::random_range(0..ready.len());
+        Ok(ready.swap_remove(at))
+    }
+}
+
+/// Who the server says it is.
+pub(crate) struct Identity {
+    /// The certificate.
+    pub certificate: CertificateDer<'static>,
+    /// Its key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// Trust in a bundle of authorities in PEM; in those of the host where the bundle is empty; in anybody where `blind`.
+///
+/// # Errors
+/// When a certificate or key cannot be used.
+pub(crate) fn trust(bundle: &[u8], blind: bool, identity: Option<Identity>) -> Result<Arc<ClientConfig>> {
+    let builder = if blind {
+        ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Anybody::new()?))
+    } else {
+        let mut roots = RootCertStore::empty();
+        let of_host = HOST_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
+        let text = if bundle.is_empty() { &of_host } else { bundle };
+        for certificate in CertificateDer::pem_slice_iter(text) {
+            let certificate =
+                certificate.map_err(|error| anyhow::anyhow!("read an authority's certificate: {error}"))?;
+            // What this host trusts may hold certificates that cannot be authorities; a bundle that is given may not.
+            let added = roots.add(certificate);
+            if !bundle.is_empty() {
+                added.context("trust an authority")?;
+            }
+        }
+        ClientConfig::builder().with_root_certificates(roots)
+    };
+    let config = match identity {
+        Some(identity) => builder
+            .with_client_auth_cert(vec![identity.certificate], identity.key)
+            .context("use the certificate of the front proxy")?,
+        None => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}
+
+/// Takes any certificate, for who asks for that (`insecureSkipTLSVerify`); the handshake must still be by its key.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl Anybody {
+    fn new() -> Result<Self> {
+        CryptoProvider::get_default().cloned().map(Self).context("find the provider of cryptography")
+    }
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,143 @@
+//! Versions of API groups that somebody else answers for.
+
+mod cluster;
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use cluster::Cluster;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use store::{Durability, Expect, Op, Store, Write};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+
+/// An API of pies, which tells who asks; its port and its certificate in base64 of PEM.
+async fn pies() -> (u16, String) {
+    let issued = rcgen::generate_simple_self_signed(vec!["pies.default.svc".to_owned()]).expect("a certificate");
+    let key = rustls_pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).expect("a key");
+    let tls = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![issued.cert.der().clone()], key)
+        .expect("a configuration");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let port = listener.local_addr().expect("an address").port();
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let tasks = tokio_util::task::TaskTracker::new();
+    tasks.clone().spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let serve = service_fn(|request: Request<Incoming>| async move { Ok::<_, hyper::Error>(answer(&request)) });
+            tasks.spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), serve));
+        }
+    });
+    (port, base64::engine::general_purpose::STANDARD.encode(issued.cert.pem()))
+}
+
+fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let header = |name: &str| -> Vec<&str> {
+        request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok()).collect()
+    };
+    let document = match request.uri().path() {
+        "/apis/pies.example.com/v1" => json!({
+            "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "pies.example.com/v1",
+            "resources": [{"name": "pies", "singularName": "pie", "namespaced": true, "kind": "Pie", "verbs": ["get", "list"]}],
+        }),
+        "/apis/pies.example.com/v1/namespaces/default/pies/a" => json!({
+            "kind": "Pie", "apiVersion": "pies.example.com/v1", "metadata": {"name": "a"},
+            "user": header("x-remote-user"), "groups": header("x-remote-group"), "credentials": header("authorization"),
+        }),
+        _ => {
+            let mut refused = Response::new(Full::new(Bytes::from_static(b"404 page not found\n")));
+            *refused.status_mut() = StatusCode::NOT_FOUND;
+            return refused;
+        }
+    };
+    Response::new(Full::new(Bytes::from(document.to_string())))
+}
+
+/// A Service and the address behind it. Clients may not name loopback addresses, so this one is put into the store.
+async fn service(cluster: &Cluster, port: u16) {
+    let service =
+        json!({"metadata": {"name": "pies"}, "spec": {"ports": [{"port": 443, "name": "https"}], "clusterIP": "None"}});
+    cluster.post("/api/v1/namespaces/default/services", service).await.ok();
+    let slice = format!(
+        r#""name":"pies-1","namespace":"default","labels":{{"kubernetes.io/service-name":"pies"}}}},"addressType":"IPv4","endpoints":[{{"addresses":["127.0.0.1"],"conditions":{{"ready":true}}}}],"ports":[{{"name":"https","port":{port},"protocol":"TCP"}}]}}"#
+    );
+    let key = "endpointslices/default/pies-1".to_owned();
+    let write = Write { key, expect: Expect::Absent, op: Op::Put(slice.into()), durability: Durability::Synced };
+    cluster.store.write(write).await.expect("written");
+}
+
+fn api_service(bundle: &str) -> Value {
+    json!({
+        "metadata": {"name": "v1.pies.example.com"},
+        "spec": {"group": "pies.example.com", "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 15,
+            "caBundle": bundle, "service": {"namespace": "default", "name": "pies"}},
+    })
+}
+
+async fn condition(cluster: &Cluster, status: &str) -> Value {
+    for _ in 0..500 {
+        let service = cluster.get(&format!("{SERVICES}/v1.pies.example.com")).await.ok();
+        let condition = &service["status"]["conditions"][0];
+        if condition["status"] == status {
+            return condition.clone();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the API did not become {status}");
+}
+
+#[tokio::test]
+async fn requests_are_passed_on_with_the_user_in_headers() {
+    let cluster = Cluster::start().await;
+    let (port, bundle) = pies().await;
+    service(&cluster, port).await;
+    cluster.post(SERVICES, api_service(&bundle)).await.ok();
+    assert_eq!(condition(&cluster, "True").await["reason"], "Passed");
+    let groups = cluster.get("/apis").await.ok()["groups"].to_string();
+    assert!(groups.contains("pies.example.com/v1"), "{groups}");
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let all = cluster.raw("GET", "/apis", &[("accept", accept)], "").await.ok();
+    let group = all["items"].as_array().expect("items").iter().find(|g| g["metadata"]["name"] == "pies.example.com");
+    assert_eq!(group.expect("the group")["versions"][0]["resources"][0]["singularResource"], "pie");
+    let headers = [("x-remote-user", "somebody-else"), ("authorization", "Basic secret")];
+    let pie = cluster.raw("GET", "/apis/pies.example.com/v1/namespaces/default/pies/a", &headers, "").await.ok();
+    assert_eq!(pie["user"], json!(["admin"]));
+    assert_eq!(pie["groups"], json!(["system:masters", "system:authenticated"]));
+    assert_eq!(pie["credentials"], json!([]));
+    assert_eq!(cluster.get("/apis/pies.example.com/v1/nothing").await.code, 404);
+    cluster.delete(&format!("{SERVICES}/v1.pies.example.com")).await.ok();
+    assert_eq!(cluster.get("/apis/pies.example.com/v1").await.code, 404);
+}
+
+#[tokio::test]
+async fn an_api_that_does_not_answer_is_listed_as_stale() {
+    let cluster = Cluster::start().await;
+    let (_, bundle) = pies().await;
+    cluster.post(SERVICES, api_service(&bundle)).await.ok();
+    assert_eq!(condition(&cluster, "False").await["reason"], "ServiceNotFound");
+    let (code, message) = cluster.get("/apis/pies.example.com/v1/namespaces/default/pies/a").await.refusal();
+    assert_eq!((code, message.as_str()), (503, "service unavailable"));
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let all = cluster.raw("GET", "/apis", &[("accept", accept)], "").await.ok();
+    let group = all["items"].as_array().expect("items").iter().find(|g| g["metadata"]["name"] == "pies.example.com");
+    assert_eq!(
+        group.expect("the group")["versions"][0],
+        json!({"version": "v1", "resources": [], "freshness": "Stale"})
+    );
+    // What the server answers itself cannot be taken from it.
+    let mut apps = api_service(&bundle);
+    apps["metadata"]["name"] = "v1.apps".into();
+    apps["spec"]["group"] = "apps".into();
+    cluster.post(SERVICES, apps).await.ok();
+    assert_eq!(cluster.get("/apis/apps/v1").await.code, 200);
+}
