@@ -1,7 +1,8 @@
 //! Custom objects: what a CustomResourceDefinition makes of the resources it defines.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use kinds::cel::{self, CompiledRules};
 use kinds::{Kind, Now, Scope, scale};
 use object_model::{FieldError, FieldPath, jsonpath, meta, time};
 use schema::Structural;
@@ -85,6 +86,8 @@ fn resource(definition: &Value, version: &Value) -> Served {
     let columns = columns(version);
     let hooks = CustomKind {
         structure: structure.clone(),
+        schema: schema.clone(),
+        rules: OnceLock::new(),
         has_status,
         api_version: api_version.clone(),
         kind: kind.to_owned(),
@@ -164,6 +167,9 @@ fn columns(version: &Value) -> Vec<(Column, String)> {
 /// The hooks of custom objects of one version.
 struct CustomKind {
     structure: Arc<Structural>,
+    schema: Value,
+    /// The rules of the schema, compiled when the first object is judged: many definitions have no objects.
+    rules: OnceLock<CompiledRules>,
     has_status: bool,
     api_version: String,
     kind: String,
@@ -179,7 +185,24 @@ impl CustomKind {
             Some(old) => self.structure.validate_change(new, old),
             None => self.structure.validate(new),
         };
-        violations.into_iter().map(field_error).collect()
+        let blocking = violations.iter().any(|violation| {
+            use ViolationKind::{Required, TooLong, TooMany, TypeInvalid};
+            matches!(violation.kind, Required | TooLong | TooMany | TypeInvalid)
+        });
+        let mut errors: Vec<FieldError> = violations.into_iter().map(field_error).collect();
+        // What was wrong with the rules was told when the definition was written.
+        let rules = self.rules.get_or_init(|| cel::compile(&self.schema, &FieldPath::default()).0);
+        if rules.is_empty() {
+            return errors;
+        }
+        if blocking {
+            let why = "some validation rules were not checked because the object was invalid; correct the existing errors \
+                       to complete validation";
+            errors.push(FieldError::invalid(&FieldPath::new("<nil>"), Value::Null, why));
+        } else {
+            errors.extend(rules.validate(new, old, &mut cel::RUNTIME_BUDGET.clone()));
+        }
+        errors
     }
 }
 
@@ -232,8 +255,8 @@ impl Kind for CustomKind {
             let members = object.as_object().into_iter().flatten();
             members
                 .filter(|(key, _)| {
-                    !matches!(key.as_str(), "metadata" | "apiVersion" | "kind")
-                        && !(self.has_status && *key == "status")
+                    let apart = matches!(key.as_str(), "metadata" | "apiVersion" | "kind");
+                    !apart && (*key != "status" || !self.has_status)
                 })
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect()

@@ -96,7 +96,8 @@ async fn a_request_for_a_certificate_is_somebodys_and_another_consents() {
     approved["status"]["conditions"] = json!([{"type": "Approved", "status": "True", "reason": "Ok"}]);
     approved["spec"]["usages"] = json!(["server auth"]);
     // Consent is given at its own place only, and there nothing else is changed.
-    assert_eq!(c.put(&format!("{path}/status"), approved.clone()).await.ok()["status"], json!({}));
+    let (code, why) = c.put(&format!("{path}/status"), approved.clone()).await.refusal();
+    assert!(code == 422 && why.contains("updates may not add a condition of type \"Approved\""), "{why}");
     approved["metadata"]["resourceVersion"] = Value::Null;
     let done = c.put(&format!("{path}/approval"), approved.clone()).await.ok();
     assert_eq!(done["status"]["conditions"][0]["type"], "Approved");

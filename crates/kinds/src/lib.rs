@@ -11,6 +11,7 @@ mod authentication;
 mod authorization;
 mod autoscaling;
 mod batch;
+pub mod cel;
 mod cells;
 mod certificates;
 mod claim;

@@ -2,7 +2,7 @@
 
 mod check;
 
-use check::{change, check, read, row};
+use check::{change, check, lines, read, row};
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
@@ -523,5 +523,38 @@ fn what_stays_as_it_is() {
         expect![[r#"
         parameters: Invalid value: {"a":"c"}: field is immutable
     "#]],
+    );
+}
+
+#[test]
+fn consent_to_certificates_is_given_at_its_own_door() {
+    let row = row("certificates.k8s.io", "certificatesigningrequests");
+    let condition = |kind: &str, reason: &str| json!({"type": kind, "status": "True", "reason": reason});
+    let request =
+        |conditions: Value| json!({"metadata": {"name": "r"}, "spec": {}, "status": {"conditions": conditions}});
+    let approved = request(json!([condition("Approved", "first")]));
+
+    // Approvers may add what they like, and take nothing back.
+    let mut new = request(json!([condition("ApprovalPatch", "e2e"), condition("Approved", "second")]));
+    new["status"]["certificate"] = json!("eA==");
+    row.hooks.prepare_subresource_update("approval", &mut new, &approved);
+    assert_eq!(new["status"]["conditions"][0]["type"], "ApprovalPatch");
+    assert_eq!(new["status"].get("certificate"), None);
+    assert_eq!(lines(&row.hooks.validate_subresource_update("approval", &new, &approved)), "");
+    assert_eq!(
+        lines(&row.hooks.validate_subresource_update("approval", &request(json!([])), &approved)),
+        "status.conditions: Forbidden: updates may not remove a condition of type \"Approved\"\n"
+    );
+
+    // At the status, consent is as it was: changes are not heard, and additions refused.
+    let mut new = request(json!([condition("Approved", "second"), condition("Failed", "x")]));
+    row.hooks.prepare_status_update(&mut new, &approved);
+    assert_eq!(new["status"]["conditions"][0]["reason"], "first");
+    assert_eq!(lines(&row.hooks.validate_subresource_update("status", &new, &approved)), "");
+    let mut new = request(json!([condition("Approved", "first"), condition("Denied", "x")]));
+    row.hooks.prepare_status_update(&mut new, &approved);
+    assert_eq!(
+        lines(&row.hooks.validate_subresource_update("status", &new, &approved)),
+        "status.conditions: Forbidden: updates may not add a condition of type \"Denied\"\n"
     );
 }

@@ -2,8 +2,9 @@
 
 mod check;
 
-use check::pod;
+use check::{pod, read, row};
 use expect_test::{Expect, expect};
+use serde_json::json;
 
 /// A pod with one good container, and something more.
 #[track_caller]
@@ -244,4 +245,34 @@ fn names_and_networks() {
             spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`
         "#]],
     );
+}
+
+#[test]
+fn resources_of_whole_pods() {
+    pod(
+        "resources: {limits: {cpu: 1, memory: 512Mi, ephemeral-storage: 1Gi}, requests: {memory: 64Mi}, claims: [{name: c}]},
+         containers: [{name: a, image: i, resources: {limits: {cpu: 2}, requests: {memory: 48Mi}}}, {name: b, image: i, resources: {requests: {memory: 48Mi}}}]",
+        expect![[r#"
+            spec.resources.claims: Forbidden: claims cannot be set for Resources at pod-level
+            spec.resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1
+            spec.resources.claims[0]: Invalid value: {"name":"c"}: must be one of the names in pod.spec.resourceClaims
+            spec.resources.limits[ephemeral-storage]: Unsupported value: "ephemeral-storage": supported values: "cpu", "hugepages-", "memory"
+            spec.resources.requests[memory]: Invalid value: "64Mi": must be greater than or equal to aggregate container requests of 96Mi
+            spec.resources.containers[0][cpu].limits: Invalid value: "2": must be less than or equal to pod limits of 1
+        "#]],
+    );
+    pod(
+        "hostnameOverride: a.b, hostNetwork: true, containers: [{name: a, image: i, resources: {limits: {cpu: 1, hugepages-2Mi: 3Mi}}}]",
+        expect![[r#"
+            spec.containers[0].resources.limits[hugepages-2Mi]: Invalid value: "3Mi": 3Mi is not positive integer multiple of hugepages-2Mi
+            spec.containers[0].resources.requests[hugepages-2Mi]: Invalid value: "3Mi": 3Mi is not positive integer multiple of hugepages-2Mi
+            spec.hostnameOverride: Forbidden: may not be specified when hostNetwork is true
+        "#]],
+    );
+    let row = row("", "pods");
+    let spec = "resources: {limits: {cpu: 2, memory: 1Gi}}, containers: [{name: a, image: i, resources: {requests: {cpu: 500m}}}]";
+    let mut object = read(row, &format!("metadata: {{name: a}}\nspec: {{{spec}}}"));
+    assert_eq!(object["spec"]["resources"]["requests"], json!({"cpu": "500m", "memory": "1Gi"}));
+    row.hooks.prepare_create(&mut object);
+    assert_eq!(object["status"]["qosClass"], "Burstable");
 }

@@ -1,6 +1,6 @@
 //! The objects every cluster has from its first start.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::flow_control;
+use crate::pki::{FRONT_PROXY, Pki};
 
 /// The namespaces of a fresh cluster. `docker` is where the containers of the Docker API will be seen.
 const NAMESPACES: [&str; 5] = ["default", "kube-system", "kube-public", "kube-node-lease", "docker"];
@@ -34,7 +35,7 @@ const fn rbac(plural: &'static str) -> Resource {
 ///
 /// # Errors
 /// When one cannot be made.
-pub async fn ensure(client: &Client, service_range: &str) -> Result<()> {
+pub async fn ensure(client: &Client, service_range: &str, pki: &Pki) -> Result<()> {
     let namespaces = client.api(Resource { group: "", version: "v1", plural: "namespaces" });
     let wanted = NAMESPACES.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     ensure_all(&namespaces, wanted.to_vec(), |_, _| None).await.context("make the first namespaces")?;
@@ -45,6 +46,10 @@ pub async fn ensure(client: &Client, service_range: &str) -> Result<()> {
     let classes = client.api(Resource { group: "storage.k8s.io", version: "v1", plural: "storageclasses" });
     ensure_all(&classes, vec![storage_class()], |_, _| None).await.context("make the first storage class")?;
     ensure_kept(client, service_range).await?;
+    let maps = client.api(Resource { group: "", version: "v1", plural: "configmaps" });
+    ensure_authentication(&maps, &authentication(pki)).await.context("make the authorities known")?;
+    let services = client.api(Resource { group: "apiregistration.k8s.io", version: "v1", plural: "apiservices" });
+    ensure_all(&services, local_services(), |_, _| None).await.context("register the built-in groups")?;
     let policy = bootstrap::objects()
         .into_iter()
         .chain(controllers::rules().into_iter().flat_map(|(name, rules)| bootstrap::of_controller(name, rules)));
@@ -126,6 +131,87 @@ async fn ensure_service_range(ranges: &Api, range: &str) -> Result<()> {
     });
     let patch = json!({"status": {"conditions": [ready]}});
     ranges.patch(None, NAME, "status", Patch::Merge, &patch).await.map(drop).context("say that it is ready")
+}
+
+/// Whom aggregated APIs may trust: in client certificates, and with the name of a user in headers.
+fn authentication(pki: &Pki) -> Value {
+    let list = |names: &[&str]| json!(names).to_string();
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {
+            "client-ca-file": pki.authority,
+            "requestheader-client-ca-file": pki.front_proxy_authority,
+            "requestheader-allowed-names": list(&[FRONT_PROXY]),
+            "requestheader-username-headers": list(&["X-Remote-User"]),
+            "requestheader-uid-headers": list(&["X-Remote-Uid"]),
+            "requestheader-group-headers": list(&["X-Remote-Group"]),
+            "requestheader-extra-headers-prefix": list(&["X-Remote-Extra-"]),
+        },
+    })
+}
+
+/// Makes the map of authorities, or gives it its data back: authorities may have been made anew.
+async fn ensure_authentication(maps: &Api, wanted: &Value) -> Result<()> {
+    let (namespace, name) = (Some(meta::namespace(wanted)), meta::name(wanted));
+    match maps.get(namespace, name).await {
+        Ok(there) if there["data"] == wanted["data"] => Ok(()),
+        Ok(_) => {
+            let patch = json!({"data": wanted["data"]});
+            maps.patch(namespace, name, "", Patch::Merge, &patch).await.map(drop).context("renew it")
+        }
+        Err(error) if error.reason == Reason::NotFound => {
+            maps.create(namespace, wanted).await.map(drop).context("create it")
+        }
+        Err(error) => Err(error).context("read it"),
+    }
+}
+
+/// Where the groups stand among each other when a client names a resource that several have (upstream's numbers).
+const GROUP_PRIORITIES: [(&str, i64); 20] = [
+    ("", 18_000),
+    ("apps", 17_800),
+    ("events.k8s.io", 17_750),
+    ("authentication.k8s.io", 17_700),
+    ("authorization.k8s.io", 17_600),
+    ("autoscaling", 17_500),
+    ("batch", 17_400),
+    ("certificates.k8s.io", 17_300),
+    ("networking.k8s.io", 17_200),
+    ("policy", 17_100),
+    ("rbac.authorization.k8s.io", 17_000),
+    ("storage.k8s.io", 16_800),
+    ("apiextensions.k8s.io", 16_700),
+    ("admissionregistration.k8s.io", 16_700),
+    ("scheduling.k8s.io", 16_600),
+    ("coordination.k8s.io", 16_500),
+    ("node.k8s.io", 16_300),
+    ("discovery.k8s.io", 16_200),
+    ("flowcontrol.apiserver.k8s.io", 16_100),
+    ("resource.k8s.io", 15_900),
+];
+
+/// The APIServices of what the server answers for itself.
+fn local_services() -> Vec<Value> {
+    let versions: BTreeSet<(&str, &str)> = kinds::RESOURCES
+        .iter()
+        .map(|row| (row.group, row.version))
+        .filter(|(g, _)| *g != "apiregistration.k8s.io")
+        .collect();
+    let service = |(group, version): (&str, &str)| {
+        let priority = GROUP_PRIORITIES.iter().find(|(name, _)| *name == group).map_or(15_000, |(_, number)| *number);
+        // Of two stable versions the newer is preferred.
+        let within = if version == "v1" { 15 } else { 30 };
+        json!({
+            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {
+                "name": format!("{version}.{group}"),
+                "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"},
+            },
+            "spec": {"group": group, "version": version, "groupPriorityMinimum": priority, "versionPriority": within},
+        })
+    };
+    versions.into_iter().map(service).collect()
 }
 
 /// The patch that gives an object its spec back, unless somebody has chosen another one.

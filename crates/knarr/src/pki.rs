@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use apiserver::FrontProxy;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -60,12 +61,19 @@ pub struct Pki {
     pub api_to_kubelet: Pair,
     /// The person who administers the cluster.
     pub admin: Pair,
+    /// What the API server shows to aggregated APIs.
+    front_proxy: Pair,
+    /// The certificate of the authority of that, in PEM.
+    pub front_proxy_authority: String,
     /// Signs the tokens of service accounts: the private key, in PEM.
     service_accounts: String,
 }
 
 /// The user name under which the API server calls kubelets.
 pub const API_TO_KUBELET: &str = "kube-apiserver-kubelet-client";
+
+/// The name by which aggregated APIs know the API server.
+pub const FRONT_PROXY: &str = "front-proxy-client";
 
 impl Pki {
     /// Reads what is there and makes what is missing or near its end. `now` is in seconds since 1970.
@@ -78,7 +86,10 @@ impl Pki {
             .mode(0o700)
             .create(dir)
             .with_context(|| format!("make directory {}", dir.display()))?;
-        let (authority, issuer) = authority(dir, now)?;
+        let (authority, issuer) = make_authority(dir, "ca", "knarr-ca", now)?;
+        // An authority of its own: nobody else with a certificate of the cluster can say whose request it passes on.
+        let (front_proxy_authority, front_proxy_issuer) =
+            make_authority(dir, "front-proxy-ca", "knarr-front-proxy-ca", now)?;
         let node_name = format!("system:node:{node}");
         let server = [ExtendedKeyUsagePurpose::ServerAuth];
         let client = [ExtendedKeyUsagePurpose::ClientAuth];
@@ -106,8 +117,15 @@ impl Pki {
                 hosts: &[],
                 usage: &client,
             })?,
+            front_proxy: ensure_leaf(
+                dir,
+                &front_proxy_issuer,
+                &Leaf { file: "front-proxy-client", name: FRONT_PROXY, groups: &[], hosts: &[], usage: &client },
+                now,
+            )?,
             service_accounts: token_key(dir)?,
             authority,
+            front_proxy_authority,
         })
     }
 
@@ -118,6 +136,15 @@ impl Pki {
     pub fn token_key(&self) -> Result<auth::TokenKey> {
         let key = KeyPair::from_pem(&self.service_accounts).context("use the key of service accounts")?;
         auth::TokenKey::new(&key.serialize_der(), key.public_key_raw())
+    }
+
+    /// What the API server shows to aggregated APIs.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn front_proxy(&self) -> Result<FrontProxy> {
+        let pair = &self.front_proxy;
+        Ok(FrontProxy { certificate: certificate(&pair.certificate)?, key: key(&pair.key)? })
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>> {
@@ -185,7 +212,7 @@ fn paths(dir: &Path, file: &str) -> (PathBuf, PathBuf) {
     (dir.join(format!("{file}.crt")), dir.join(format!("{file}.key")))
 }
 
-fn authority(dir: &Path, file: &str, name: &str, now: i64) -> Result<(String, Issuer<'static, KeyPair>)> {
+fn make_authority(dir: &Path, file: &str, name: &str, now: i64) -> Result<(String, Issuer<'static, KeyPair>)> {
     let (certificate_path, key_path) = paths(dir, file);
     if certificate_path.exists() && key_path.exists() {
         let pem =

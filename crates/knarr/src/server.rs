@@ -161,6 +161,7 @@ async fn start(
     let store: Arc<dyn Store> = LogStore::open(RedbLog::open(&store_path)?)?;
     let kubelet_client = KubeletClient { tls: pki.to_kubelet_tls()? };
     let server = ApiServer::new(store.clone(), kubelet_client, pki.token_key()?, format!("{address}:{port}"))?;
+    server.set_front_proxy(pki.front_proxy()?);
     server.set_service_range(options.service_cidr.network, options.service_cidr.prefix);
     let mut parts = Vec::new();
     let api_listener = TcpListener::from_std(api_listener).context("listen for the API")?;
@@ -169,7 +170,7 @@ async fn start(
 
     let api = server.client(User::authenticated("system:apiserver", &["system:masters"]));
     let range = options.service_cidr.to_string();
-    let (first, engine) = tokio::join!(first_objects::ensure(&api, &range), start_engine(options, dirs));
+    let (first, engine) = tokio::join!(first_objects::ensure(&api, &range, &pki), start_engine(options, dirs));
     first?;
     let (engine, images) = engine?;
     let cluster_dns = network::start(options, &node, address, &server, tls, &mut parts).await?;

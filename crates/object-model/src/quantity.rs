@@ -52,11 +52,13 @@ impl Quantity {
         Self { nanos, text: canonical(nanos, &Family::Decimal) }
     }
 
-    /// The sum of two amounts, written in the decimal family.
+    /// The sum of two amounts, written like the first that is not zero.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         let nanos = self.nanos + other.nanos;
-        Self { nanos, text: canonical(nanos, &Family::Decimal) }
+        let like = if self.nanos == 0 { other } else { self };
+        let family = if like.text.ends_with('i') { Family::Binary } else { Family::Decimal };
+        Self { nanos, text: canonical(nanos, &family) }
     }
 }
 

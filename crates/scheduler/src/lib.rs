@@ -192,5 +192,8 @@ mod tests {
         );
         snapshot.forget_pod("u");
         assert_eq!(place(&PodInfo::of(&wanted), &snapshot).as_deref(), Ok("a"));
+        // A pod may ask for more than its containers do.
+        wanted["spec"]["resources"] = json!({"requests": {"cpu": "1100m"}});
+        assert!(place(&PodInfo::of(&wanted), &snapshot).unwrap_err().to_string().contains("Insufficient cpu"));
     }
 }

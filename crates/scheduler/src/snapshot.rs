@@ -170,6 +170,8 @@ fn requests(spec: &Value) -> Amounts {
     }
     total.add(&sidecars);
     total.combine(&init, max);
+    // What the pod asks for as a whole is never less than what its containers ask for.
+    total.combine(&Amounts::of(&spec["resources"]["requests"]), max);
     total.add(&Amounts::of(&spec["overhead"]));
     total
 }

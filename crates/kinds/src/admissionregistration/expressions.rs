@@ -1,13 +1,10 @@
-//! Expressions in policies and webhooks, as far as their text alone tells. Every expression that a user writes passes here, so
-//! that this is where it is compiled as well.
+//! Expressions in policies, as far as their form tells: [`crate::cel`] compiles them.
 
-use object_model::{FieldError, FieldPath, names};
+use object_model::{FieldError, FieldPath};
 use serde_json::Value;
 
-use crate::{rules, walk};
+use crate::walk;
 
-/// The most conditions that a webhook or a policy may have.
-const MAX_CONDITIONS: usize = 64;
 /// Words that are no names in the expression language.
 const RESERVED: [&str; 21] = [
     "true",
@@ -47,23 +44,6 @@ pub(super) fn optional(errors: &mut Vec<FieldError>, object: &Value, field: &str
     {
         errors.push(FieldError::invalid(&path.child(field), text, "must be non-empty if specified"));
     }
-}
-
-/// The conditions under which a webhook or a policy is asked at all.
-pub(super) fn conditions(errors: &mut Vec<FieldError>, object: &Value, path: &FieldPath) {
-    let path = path.child("matchConditions");
-    let conditions = walk::list(object, "matchConditions");
-    if conditions.len() > MAX_CONDITIONS {
-        errors.push(FieldError::too_many(&path, conditions.len(), MAX_CONDITIONS));
-    }
-    for (index, condition) in conditions.iter().enumerate() {
-        let path = path.index(index);
-        required(errors, condition, "expression", &path, "");
-        rules::required_name(errors, condition, "name", &path, names::qualified_name);
-    }
-    rules::unique(errors, conditions.iter().map(|condition| walk::text(condition, "name")), |index| {
-        path.index(index).child("name")
-    });
 }
 
 /// The variables that a policy's other expressions may use.

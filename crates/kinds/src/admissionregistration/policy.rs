@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::matching::{self, FAILURE_POLICIES, REINVOCATIONS};
 use super::{BASE, GROUP, expressions};
-use crate::{Column, Kind, Now, Resource, Subresource, cells, rules, walk};
+use crate::{Column, Kind, Now, Resource, Subresource, cel, cells, rules, walk};
 
 pub(crate) static VALIDATING: Resource = Resource {
     kind: "ValidatingAdmissionPolicy",
@@ -76,7 +76,7 @@ impl Kind for Policy {
                 }
             }
         }
-        expressions::conditions(&mut errors, spec, &path);
+        errors.extend(cel::policy(spec, &path).1);
         expressions::variables(&mut errors, spec, &path);
         if self.mutating {
             mutations(&mut errors, spec, &path);
@@ -159,6 +159,9 @@ fn validations(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
             } else if message.trim().contains(['\n', '\r']) {
                 errors.push(FieldError::invalid(&path, message, "message must not contain line breaks"));
             }
+        } else if walk::text(validation, "expression").is_some_and(|text| text.trim().contains(['\n', '\r'])) {
+            let why = "message must be specified if expression contains line breaks";
+            errors.push(FieldError::required(&path.child("message"), why));
         }
         walk::one_of(errors, validation, "reason", &path, &REASONS);
     }

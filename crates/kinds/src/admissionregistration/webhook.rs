@@ -3,9 +3,9 @@
 use object_model::{FieldError, FieldPath, names};
 use serde_json::Value;
 
+use super::BASE;
 use super::matching::{self, FAILURE_POLICIES, MATCH_POLICIES, REINVOCATIONS};
-use super::{BASE, expressions};
-use crate::{Column, Kind, Now, Resource, cells, rules, walk};
+use crate::{Column, Kind, Now, Resource, cel, cells, rules, walk};
 
 pub(crate) static VALIDATING: Resource = Resource {
     kind: "ValidatingWebhookConfiguration",
@@ -114,7 +114,7 @@ fn webhook(errors: &mut Vec<FieldError>, hook: &Value, path: &FieldPath) {
         (None, Some(service)) => rules::service_reference(errors, service, &client.child("service")),
         _ => errors.push(FieldError::required(&client, "exactly one of url or service is required")),
     }
-    expressions::conditions(errors, hook, path);
+    errors.extend(cel::match_conditions(&hook["matchConditions"], &path.child("matchConditions")));
     versions(errors, walk::list(hook, "admissionReviewVersions"), &path.child("admissionReviewVersions"));
 }
 

@@ -8,7 +8,7 @@ use schema::structural::{self, Problem, ProblemKind};
 use serde_json::Value;
 
 use super::custom_resource_definition::{APPROVED, is_protected, version_problems};
-use crate::walk;
+use crate::{cel, walk};
 
 /// Fields of a version that field selectors may name, at most (upstream's number).
 const MAX_SELECTABLE: usize = 8;
@@ -177,6 +177,7 @@ fn validate_schema(errors: &mut Vec<FieldError>, version: &Value, path: &FieldPa
     errors.extend(problems.into_iter().map(|problem| structural_error(problem, &path)));
     if sound {
         validate_defaults(errors, schema, &Structural::of(schema), &path);
+        errors.extend(cel::compile(schema, &path).1);
     }
 }
 

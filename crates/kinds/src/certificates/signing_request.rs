@@ -1,5 +1,7 @@
 //! CertificateSigningRequest: somebody's wish for a certificate, somebody else's consent, and the certificate.
 
+use std::cmp::Ordering;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use object_model::{FieldError, FieldPath, names, time};
@@ -93,7 +95,9 @@ impl Kind for Request {
     /// Consent is given elsewhere.
     fn prepare_status_update(&self, new: &mut Value, old: &Value) {
         crate::keep_all_but_status(new, old);
-        keep_conditions(new, old, |kind| OF_APPROVERS.contains(&kind));
+        for kind in OF_APPROVERS {
+            keep_conditions(new, old, kind);
+        }
     }
 
     fn prepare_subresource_update(&self, name: &str, new: &mut Value, old: &Value) {
@@ -102,7 +106,6 @@ impl Kind for Request {
             return;
         }
         crate::keep_all_but_status(new, old);
-        keep_conditions(new, old, |kind| !OF_APPROVERS.contains(&kind));
         crate::copy_field(walk::value_at(new, "status"), &old["status"], "certificate");
     }
 
@@ -154,15 +157,20 @@ impl Kind for Request {
         errors
     }
 
-    fn validate_subresource_update(&self, _name: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+    fn validate_subresource_update(&self, name: &str, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let path = FieldPath::new("status");
+        let at = path.child("conditions");
         for kind in FINAL {
-            let of =
-                |object: &Value| walk::list(object, "status.conditions").iter().find(|c| c["type"] == kind).cloned();
-            if of(old).is_some() && of(new).is_none() {
-                let why = format!("updates may not remove a condition of type {kind:?}");
-                errors.push(FieldError::forbidden(&path.child("conditions"), why));
+            let (before, after) = (of_type(old, kind), of_type(new, kind));
+            let refused = match before.len().cmp(&after.len()) {
+                Ordering::Greater => Some("remove"),
+                _ if name == "approval" || !OF_APPROVERS.contains(&kind) => None,
+                Ordering::Less => Some("add"),
+                Ordering::Equal => (before != after).then_some("modify"),
+            };
+            if let Some(what) = refused {
+                errors.push(FieldError::forbidden(&at, format!("updates may not {what} a condition of type {kind:?}")));
             }
         }
         let certificate = |object: &Value| walk::text(object, "status.certificate").map(str::to_owned);
@@ -212,27 +220,21 @@ impl Kind for Request {
     }
 }
 
-/// Takes the conditions of some types from the old object, whatever the new one says of them.
-fn keep_conditions(new: &mut Value, old: &Value, of: impl Fn(&str) -> bool) {
-    let is_kept = |condition: &&Value| of(condition["type"].as_str().unwrap_or_default());
-    let before = walk::list(old, "status.conditions");
-    let mut all: Vec<Value> = Vec::new();
-    for condition in walk::list(new, "status.conditions") {
-        let kind = &condition["type"];
-        if !is_kept(&condition) {
-            all.push(condition.clone());
-        } else if let Some(old) = before.iter().find(|old| old["type"] == *kind) {
-            all.push(old.clone());
-        }
+/// The conditions of one type.
+fn of_type<'a>(object: &'a Value, kind: &'a str) -> Vec<&'a Value> {
+    walk::list(object, "status.conditions").iter().filter(|condition| condition["type"] == kind).collect()
+}
+
+/// Takes the conditions of one type as they were, unless some came or went: that is refused later.
+fn keep_conditions(new: &mut Value, old: &Value, kind: &str) {
+    let before = of_type(old, kind);
+    if before.len() != of_type(new, kind).len() {
+        return;
     }
-    for condition in before.iter().filter(is_kept) {
-        if !all.iter().any(|other| other["type"] == condition["type"]) {
-            all.push(condition.clone());
-        }
-    }
-    let status = walk::map_at(new, "status");
-    if !all.is_empty() || status.contains_key("conditions") {
-        status.insert("conditions".into(), all.into());
+    let Some(status) = new.get_mut("status") else { return };
+    let now = walk::each_mut(status, "conditions").filter(|condition| condition["type"] == kind);
+    for (new, old) in now.zip(before) {
+        *new = old.clone();
     }
 }
 

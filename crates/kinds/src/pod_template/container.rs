@@ -369,13 +369,25 @@ pub(crate) fn amounts(errors: &mut Vec<FieldError>, map: &Value, path: &FieldPat
             Ok(amount) if rules::is_extended_resource(name) && amount != Quantity::whole(amount.value()) => {
                 errors.push(FieldError::invalid(&path, text, "must be an integer"));
             }
-            Ok(_) => {}
+            Ok(amount) => {
+                if let Some(size) = name.strip_prefix("hugepages-")
+                    && !is_whole_pages(&amount, size)
+                {
+                    let why = format!("{amount} is not positive integer multiple of {name}");
+                    errors.push(FieldError::invalid(&path, text, why));
+                }
+            }
             Err(error) => errors.push(FieldError::invalid(&path, text, error.to_string())),
         }
     }
 }
 
-fn resources(errors: &mut Vec<FieldError>, resources: &Value, spec: &Value, path: &FieldPath) {
+fn is_whole_pages(amount: &Quantity, size: &str) -> bool {
+    let size = size.parse::<Quantity>().ok().filter(|size| *size == Quantity::whole(size.value()));
+    size.is_some_and(|size| size.value() > 0 && amount.value() % size.value() == 0)
+}
+
+pub(super) fn resources(errors: &mut Vec<FieldError>, resources: &Value, spec: &Value, path: &FieldPath) {
     let amount =
         |list: &str, name: &str| walk::text(&resources[list], name).and_then(|text| text.parse::<Quantity>().ok());
     for list in ["limits", "requests"] {

@@ -43,6 +43,7 @@ pub(crate) fn default_pod_only(spec: &mut Value) {
             }
         }
     }
+    super::resources::default_requests(spec);
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         tolerate_for_a_while(spec, key);
     }

@@ -4,6 +4,7 @@ mod container;
 mod defaults;
 mod placement;
 mod quality;
+mod resources;
 mod security;
 mod volume;
 
@@ -33,6 +34,7 @@ pub(crate) fn validate_spec(errors: &mut Vec<FieldError>, spec: &Value, path: &F
     for field in ["hostname", "subdomain"] {
         name(errors, spec, field, path, names::dns_label);
     }
+    hostname_override(errors, spec, path);
     for field in ["nodeName", "serviceAccountName", "priorityClassName", "runtimeClassName"] {
         name(errors, spec, field, path, names::dns_subdomain);
     }
@@ -67,8 +69,23 @@ pub(crate) fn validate_spec(errors: &mut Vec<FieldError>, spec: &Value, path: &F
         rules::required_choice(errors, os, "name", &path.child("os"), &["linux", "windows"]);
     }
     walk::one_of(errors, spec, "preemptionPolicy", path, &["PreemptLowerPriority", "Never"]);
+    resources::validate(errors, spec, path);
     amounts(errors, &spec["overhead"], &path.child("overhead"));
     claims(errors, spec, &path.child("resourceClaims"));
+}
+
+fn hostname_override(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {
+    let Some(host) = walk::at(spec, "hostnameOverride").and_then(Value::as_str) else { return };
+    let path = path.child("hostnameOverride");
+    rules::named(errors, host, &path, names::dns_subdomain);
+    if host.len() > 64 {
+        errors.push(FieldError::invalid(&path, host, "must be no more than 64 characters"));
+    }
+    for field in ["hostNetwork", "setHostnameAsFQDN"] {
+        if spec[field] == true {
+            errors.push(FieldError::forbidden(&path, format!("may not be specified when {field} is true")));
+        }
+    }
 }
 
 fn gates(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) {

@@ -7,14 +7,20 @@ use serde_json::Value;
 
 use crate::walk;
 
-/// `Guaranteed` if every container has equal requests and limits of cpu and memory, `BestEffort` if none has any.
+/// `Guaranteed` if the pod or every container has equal requests and limits of cpu and memory, `BestEffort` if none has any.
 pub(crate) fn qos_class(spec: &Value) -> &'static str {
     let mut requests: BTreeMap<&str, Quantity> = BTreeMap::new();
     let mut limits: BTreeMap<&str, Quantity> = BTreeMap::new();
     let mut guaranteed = true;
-    for container in walk::list(spec, "initContainers").iter().chain(walk::list(spec, "containers")) {
-        add(&mut requests, &container["resources"]["requests"]);
-        let limited = add(&mut limits, &container["resources"]["limits"]);
+    let containers = || walk::list(spec, "initContainers").iter().chain(walk::list(spec, "containers"));
+    // What a pod asks for as a whole stands for what its containers ask for.
+    let askers: Vec<&Value> = match walk::at(spec, "resources") {
+        Some(resources) => vec![resources],
+        None => containers().map(|container| &container["resources"]).collect(),
+    };
+    for resources in askers {
+        add(&mut requests, &resources["requests"]);
+        let limited = add(&mut limits, &resources["limits"]);
         guaranteed &= limited == 2;
     }
     if requests.is_empty() && limits.is_empty() {

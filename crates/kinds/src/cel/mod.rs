@@ -1,0 +1,43 @@
+//! Rules that users write in CEL: validation rules of custom resources, match conditions and admission policies.
+
+mod conditions;
+mod declare;
+mod field_path;
+mod policies;
+mod schema_rules;
+mod validate;
+
+pub use conditions::match_conditions;
+pub use policies::{Mutation, Policy, Validation, policy};
+pub use schema_rules::{CompiledRules, compile};
+
+use expressions::{Environment, Program, Type};
+
+/// What one evaluation may cost.
+pub const PER_CALL_LIMIT: u64 = 1_000_000;
+/// What all evaluations for one object may cost.
+pub const RUNTIME_BUDGET: u64 = 10_000_000;
+/// What one rule may be estimated to cost, over all places where it is evaluated.
+const ESTIMATED_LIMIT: u64 = 10_000_000;
+/// What all rules of a schema may be estimated to cost.
+const ESTIMATED_TOTAL_LIMIT: u64 = 100_000_000;
+
+/// A program whose values have one of the types (any, if none is named), or what is wrong with the text.
+fn compile_to(text: &str, environment: &Environment, allowed: &[Type]) -> Result<Program, String> {
+    let program = Program::compile(text, environment).map_err(|error| format!("compilation failed: {error}"))?;
+    if allowed.is_empty() || *program.output() == Type::Dyn || allowed.contains(program.output()) {
+        return Ok(program);
+    }
+    Err(match allowed {
+        [only] => format!("must evaluate to {only}"),
+        several => {
+            let names: Vec<String> = several.iter().map(|ty| ty.to_string().replace("null", "null_type")).collect();
+            format!("must evaluate to one of [{}]", names.join(" "))
+        }
+    })
+}
+
+/// Whether a text has more than one line.
+fn has_line_breaks(text: &str) -> bool {
+    text.contains(['\n', '\r'])
+}
