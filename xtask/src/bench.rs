@@ -202,7 +202,7 @@ impl Idle {
 }
 
 /// Seconds of processor time so far.
-fn cpu_time(pid: Pid) -> anyhow::Result<f64> {
+pub fn cpu_time(pid: Pid) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("read the times of {pid}"))?;
     // The second field is a name in parentheses, which may hold anything; utime and stime are fields 14 and 15.
     let fields = stat.rsplit(')').next().unwrap_or_default();

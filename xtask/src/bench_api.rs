@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::bench::{megabytes, memory};
+use crate::bench::{cpu_time, megabytes, memory};
 use crate::cluster::{Cluster, Place};
 use crate::host::{self, cmd};
 use crate::load::{Connection, JSON, PROTOBUF, Target};
@@ -62,18 +62,22 @@ struct Row {
 enum Unit {
     PerSecond,
     Millis,
+    /// What a machine that is busy with other things changes least.
+    Micros,
     MegabytesPerSecond,
     Bytes,
 }
 
 /// What is measured, in the order of [`measure`].
-const ROWS: [Row; 16] = [
+const ROWS: [Row; 18] = [
     row("creates, 1 connection", Unit::PerSecond, "1602/s", "534/s"),
     row("creates, 16 connections", Unit::PerSecond, "", "1744/s"),
     row("creates, 64 connections", Unit::PerSecond, "18472/s", "2309/s"),
+    row("processor time of the server for each of these", Unit::Micros, "", ""),
     row("resident with 37,000", Unit::Bytes, "132 MB", "996 + 329 MB"),
     row("reads of one, 64 connections", Unit::PerSecond, "32570/s", "3257/s"),
     row("the same as protobuf", Unit::PerSecond, "", ""),
+    row("processor time of the server for each read", Unit::Micros, "", ""),
     row("list of 500", Unit::Millis, "", "62 ms"),
     row("list of 500", Unit::MegabytesPerSecond, "328 MB/s", "41 MB/s"),
     row("list of 500 as protobuf", Unit::Millis, "", ""),
@@ -95,6 +99,7 @@ impl Unit {
         match self {
             Self::PerSecond => format!("{value:.0}/s"),
             Self::Millis => format!("{value:.1} ms"),
+            Self::Micros => format!("{value:.0} µs"),
             Self::MegabytesPerSecond => format!("{value:.0} MB/s"),
             Self::Bytes => megabytes(value as u64),
         }
@@ -104,7 +109,7 @@ impl Unit {
     fn better(self, a: f64, b: f64) -> f64 {
         match self {
             Self::PerSecond | Self::MegabytesPerSecond => a.max(b),
-            Self::Millis | Self::Bytes => a.min(b),
+            Self::Millis | Self::Micros | Self::Bytes => a.min(b),
         }
     }
 }
@@ -199,14 +204,22 @@ async fn load(target: &Target, pid: Pid) -> anyhow::Result<Vec<f64>> {
     }
     create(target.connections(4).await?, "few", FEW).await?;
     let mut measured = Vec::new();
+    let mut each = 0.0;
     for (connections, count) in CREATES {
+        let before = cpu_time(pid)?;
         let took = create(target.connections(connections).await?, "many", count).await?;
         measured.push(count as f64 / took.as_secs_f64());
+        each = (cpu_time(pid)? - before) / count as f64 * 1e6;
     }
+    measured.push(each);
     measured.push(resident(pid)?);
     for accept in [JSON, PROTOBUF] {
-        measured.push(reads(target.connections(64).await?, accept).await?);
+        let before = cpu_time(pid)?;
+        let per_second = reads(target.connections(64).await?, accept).await?;
+        measured.push(per_second);
+        each = (cpu_time(pid)? - before) / (per_second * READING.as_secs_f64()) * 1e6;
     }
+    measured.push(each);
     let (few, many) = ("/api/v1/namespaces/few/configmaps", "/api/v1/namespaces/many/configmaps");
     let (time, speed) = list(&mut one, few, JSON, 40).await?;
     measured.extend([time, speed]);

@@ -5,6 +5,7 @@ mod bench_api;
 mod clients;
 mod cluster;
 mod demo;
+mod fuzz;
 mod host;
 mod images;
 mod load;
@@ -30,6 +31,8 @@ enum Command {
     Test(test::Options),
     /// Measure start-up, pods, memory and idle cost; with `api`, the API server under load
     Bench(bench::Options),
+    /// Throw random bytes at everything that reads what clients send
+    Fuzz(fuzz::Options),
     /// Make the tutorial's images as archives that `knarr image import` takes
     Images,
     /// Fetch kubectl and helm
@@ -41,6 +44,7 @@ fn main() -> anyhow::Result<()> {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Images => {
             for image in images::make()? {
                 println!("{}  {}", image.name, image.archive.display());

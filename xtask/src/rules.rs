@@ -46,6 +46,12 @@ const KIND_NAMES: &[(&str, &str, &str)] = &[
     ("crates/apiserver/src/impersonate.rs", "serviceaccounts", "accounts are impersonated by a right of their own"),
     ("crates/apiserver/src/reviews.rs", "*", "each question has its own answer"),
     ("crates/apiserver/src/tokens.rs", "*", "tokens are those of accounts, and end with a pod or a secret"),
+    ("crates/apiserver/src/outbound.rs", "*", "webhooks and aggregated APIs are named by the Service in front of them"),
+    (
+        "crates/apiserver/src/aggregated.rs",
+        "*",
+        "an aggregated API is named by the Service in front of it, and its status says why it fails",
+    ),
     ("crates/apiserver/src/streams.rs", "nodes", "logs and exec go to the address that the pod's node tells"),
 ];
 

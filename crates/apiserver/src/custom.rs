@@ -255,8 +255,8 @@ impl Kind for CustomKind {
             let members = object.as_object().into_iter().flatten();
             members
                 .filter(|(key, _)| {
-                    !matches!(key.as_str(), "metadata" | "apiVersion" | "kind")
-                        && !(self.has_status && *key == "status")
+                    let apart = matches!(key.as_str(), "metadata" | "apiVersion" | "kind");
+                    !apart && (*key != "status" || !self.has_status)
                 })
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect()

@@ -36,18 +36,15 @@ impl Wishes {
             "" => asked || (typed && !query.has("pretty")),
             _ => query.flag("pretty"),
         };
-        let gzip = text(header::ACCEPT_ENCODING).split(',').any(|one| {
-            let (name, quality) = one.trim().split_once(";q=").unwrap_or((one.trim(), "1"));
-            name == "gzip" && quality.parse::<f32>().is_ok_and(|quality| quality > 0.0)
-        });
-        Self { pretty, gzip }
+        Self { pretty, gzip: takes_gzip(headers) }
     }
 
     /// The answer as the client wishes it. What streams goes out as it is.
     pub async fn fulfil(self, mut response: Response<Body>) -> Response<Body> {
         let whole = response.body().size_hint().exact();
+        let plain = !response.headers().contains_key(header::CONTENT_ENCODING);
         let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|value| {
-            value.as_bytes().starts_with(b"application/json") && whole.is_some_and(|length| length > 0)
+            value.as_bytes().starts_with(b"application/json") && plain && whole.is_some_and(|length| length > 0)
         });
         if self.pretty && is_json {
             response = pretty(response).await;
@@ -62,6 +59,15 @@ impl Wishes {
         }
         response
     }
+}
+
+/// Whether a client takes compressed answers (RFC 9110, Accept-Encoding).
+pub fn takes_gzip(headers: &HeaderMap) -> bool {
+    let text = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(',').any(|one| {
+        let (name, quality) = one.trim().split_once(";q=").unwrap_or((one.trim(), "1"));
+        name == "gzip" && quality.parse::<f32>().is_ok_and(|quality| quality > 0.0)
+    })
 }
 
 async fn pretty(response: Response<Body>) -> Response<Body> {

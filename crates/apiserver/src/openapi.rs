@@ -1,9 +1,14 @@
 //! OpenAPI v2 and v3, made from what is served when first asked for.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
 use std::sync::OnceLock;
 
+use bytes::Bytes;
 use client::Body;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use object_model::{ApiError, Reason};
 use schema::openapi::{Op, Own};
@@ -11,27 +16,68 @@ use serde_json::{Value, json};
 
 use crate::catalogue::Catalogue;
 use crate::discovery::{hash, tagged};
+use crate::finish::takes_gzip;
 use crate::request::Query;
 use crate::respond;
 use crate::served::{Served, no_such_resource};
 
-/// Texts only: as values the documents would take ten times the memory, for ever.
+/// The documents, each compressed: as values they would take a hundred times the memory, for ever.
 pub struct Documents {
     index: String,
     /// By the path below `/openapi/v3/`, those that hold no built-in resource.
-    v3: BTreeMap<String, Version>,
-    v2: OnceLock<String>,
+    v3: BTreeMap<String, Text>,
+    v2: OnceLock<Text>,
 }
 
-/// The document of one group and version.
-struct Version {
-    text: String,
+/// A document as it is kept.
+struct Text {
+    /// gzip (RFC 1952), which most clients take as it is.
+    gzip: Bytes,
+    /// Of the plain text.
     hash: String,
 }
 
+impl Text {
+    fn of(text: &str) -> Self {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        // Nothing that is written into memory fails to be.
+        let written = encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish());
+        Self { gzip: written.unwrap_or_default().into(), hash: hash(text.as_bytes()) }
+    }
+
+    fn plain(&self) -> Result<Vec<u8>, ApiError> {
+        let mut text = Vec::new();
+        GzDecoder::new(&self.gzip[..]).read_to_end(&mut text).map_err(ApiError::internal)?;
+        Ok(text)
+    }
+
+    /// The document for a client, in the form that it takes; without its content for one that has it already.
+    fn answer(&self, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+        let tag = format!("\"{}\"", self.hash);
+        let known = headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes());
+        let mut response = if known {
+            let mut response = Response::new(client::empty());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response
+        } else if takes_gzip(headers) {
+            let mut response = respond::typed(StatusCode::OK, "application/json", self.gzip.clone());
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response
+        } else {
+            respond::typed(StatusCode::OK, "application/json", self.plain()?)
+        };
+        let out = response.headers_mut();
+        if let Ok(tag) = HeaderValue::from_str(&tag) {
+            out.insert(header::ETAG, tag);
+        }
+        out.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+        Ok(response)
+    }
+}
+
 /// The documents of the built-in resources, which never change.
-fn built_in() -> &'static BTreeMap<String, Version> {
-    static DOCUMENTS: OnceLock<BTreeMap<String, Version>> = OnceLock::new();
+fn built_in() -> &'static BTreeMap<String, Text> {
+    static DOCUMENTS: OnceLock<BTreeMap<String, Text>> = OnceLock::new();
     DOCUMENTS.get_or_init(|| versions(Served::built_in()))
 }
 
@@ -43,7 +89,7 @@ fn path_of(served: &Served) -> String {
     }
 }
 
-fn versions(resources: impl Iterator<Item = Served>) -> BTreeMap<String, Version> {
+fn versions(resources: impl Iterator<Item = Served>) -> BTreeMap<String, Text> {
     let mut by_path: BTreeMap<String, Vec<Served>> = BTreeMap::new();
     for served in resources {
         by_path.entry(path_of(&served)).or_default().push(served);
@@ -52,9 +98,7 @@ fn versions(resources: impl Iterator<Item = Served>) -> BTreeMap<String, Version
         let group_version = (resources[0].group(), resources[0].version());
         let ops: Vec<Op> = resources.iter().flat_map(operations).collect();
         let own: Vec<Own> = resources.iter().flat_map(own_models).collect();
-        let text = schema::openapi::v3(group_version, &ops, &own).to_string();
-        let hash = hash(text.as_bytes());
-        (path, Version { text, hash })
+        (path, Text::of(&schema::openapi::v3(group_version, &ops, &own).to_string()))
     });
     documents.collect()
 }
@@ -65,8 +109,7 @@ impl Documents {
         let mut v3 = versions(catalogue.custom().iter().cloned());
         for remote in catalogue.remotes() {
             if let Some(document) = &remote.openapi {
-                let (text, hash) = (document.0.clone(), document.1.clone());
-                v3.insert(format!("apis/{}/{}", remote.group, remote.version), Version { text, hash });
+                v3.insert(format!("apis/{}/{}", remote.group, remote.version), Text::of(&document.0));
             }
         }
         let paths: serde_json::Map<String, Value> = built_in()
@@ -81,15 +124,15 @@ impl Documents {
         Self { index: json!({"paths": paths}).to_string(), v3, v2: OnceLock::new() }
     }
 
-    fn version(&self, path: &str) -> Option<&Version> {
+    fn version(&self, path: &str) -> Option<&Text> {
         built_in().get(path).or_else(|| self.v3.get(path))
     }
 
-    fn v2(&self, catalogue: &Catalogue) -> &str {
+    fn v2(&self, catalogue: &Catalogue) -> &Text {
         self.v2.get_or_init(|| {
             let ops: Vec<Op> = catalogue.all().flat_map(|served| operations(&served)).collect();
             let own: Vec<Own> = catalogue.custom().iter().flat_map(own_models).collect();
-            schema::openapi::v2(&ops, &own).to_string()
+            Text::of(&schema::openapi::v2(&ops, &own).to_string())
         })
     }
 }
@@ -188,7 +231,10 @@ pub fn answer(
     // Clients write the version in this media type with `@` or with a dot.
     if rest == "v2" && accept.contains("com.github.proto-openapi.spec.v2") {
         // Asked for once in a while, so it is not kept beside the text.
-        let document = serde_json::from_str(documents.v2(catalogue)).map_err(|e| ApiError::internal(e.to_string()));
+        let document = documents
+            .v2(catalogue)
+            .plain()
+            .and_then(|text| serde_json::from_slice(&text).map_err(|e| ApiError::internal(e.to_string())));
         let message = document.map(|document| schema::swagger::encode(&document));
         return Some(message.map(|m| respond::typed(StatusCode::OK, schema::swagger::MEDIA_TYPE, m)));
     }
@@ -200,10 +246,10 @@ pub fn answer(
         )));
     }
     Some(match rest {
-        "v2" => Ok(tagged(headers, "application/json", documents.v2(catalogue).to_owned().into())),
+        "v2" => documents.v2(catalogue).answer(headers),
         "v3" => Ok(tagged(headers, "application/json", documents.index.clone().into())),
         _ => match rest.strip_prefix("v3/").and_then(|path| Some((path, documents.version(path)?))) {
-            Some((path, version)) => Ok(version_document(headers, path, version, query.get("hash"))),
+            Some((path, version)) => version_document(headers, path, version, query.get("hash")),
             None => Err(no_such_resource()),
         },
     })
@@ -212,7 +258,7 @@ pub fn answer(
 /// A year, as caches count: what a hash names never changes.
 const YEAR: i64 = 365 * 24 * 3600;
 
-fn version_document(headers: &HeaderMap, path: &str, version: &Version, asked: &str) -> Response<Body> {
+fn version_document(headers: &HeaderMap, path: &str, version: &Text, asked: &str) -> Result<Response<Body>, ApiError> {
     let hash = &version.hash;
     if !asked.is_empty() && asked != hash {
         let mut response = Response::new(client::empty());
@@ -220,22 +266,10 @@ fn version_document(headers: &HeaderMap, path: &str, version: &Version, asked: &
         if let Ok(location) = HeaderValue::from_str(&format!("/openapi/v3/{path}?hash={hash}")) {
             response.headers_mut().insert(header::LOCATION, location);
         }
-        return response;
+        return Ok(response);
     }
-    let tag = format!("\"{hash}\"");
-    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes());
-    let mut response = if known {
-        let mut response = Response::new(client::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response
-    } else {
-        respond::typed(StatusCode::OK, "application/json", version.text.clone())
-    };
+    let mut response = version.answer(headers)?;
     let headers = response.headers_mut();
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        headers.insert(header::ETAG, tag);
-    }
-    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     if !asked.is_empty() {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
         let expires = jiff::Timestamp::from_second(client::clock::now().as_second() + YEAR);
@@ -245,5 +279,5 @@ fn version_document(headers: &HeaderMap, path: &str, version: &Version, asked: &
             headers.insert(header::EXPIRES, value);
         }
     }
-    response
+    Ok(response)
 }

@@ -101,6 +101,9 @@ impl ApiServer {
             match self.put(served, &request.namespace, &name, Expect::Absent, &object).await {
                 Ok(entry) => {
                     claimed.into_iter().for_each(Taken::keep);
+                    if served.converts() && !served.by_webhook() {
+                        return stored::decode(served, &entry);
+                    }
                     // What was stored is what is here, but for its revision.
                     meta::set(&mut object, "resourceVersion", entry.mod_revision.to_string());
                     return Ok(object);

@@ -153,3 +153,37 @@ async fn an_apply_merges_lists_by_their_keys() {
     let strategic = cluster.patch(&path, "application/strategic-merge-patch+json", json!({})).await;
     assert_eq!(strategic.code, 415);
 }
+
+#[tokio::test]
+async fn objects_keep_to_the_rules_of_their_definition() {
+    let cluster = Cluster::start().await;
+    let mut ruled = definition();
+    let spec = &mut ruled["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["x-kubernetes-validations"] = json!([
+        {"rule": "self.size != 4", "message": "four is unlucky"},
+        {"rule": "self.mode == oldSelf.mode", "reason": "FieldValueForbidden", "fieldPath": ".mode"},
+    ]);
+    let mut wrong = ruled.clone();
+    let rules = &mut wrong["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    rules["x-kubernetes-validations"][0]["rule"] = json!("self.sise != 4");
+    let (code, message) = cluster.post(CRDS, wrong).await.refusal();
+    assert_eq!(code, 422);
+    assert!(message.contains("compilation failed: ERROR: <input>:1:5: undefined field 'sise'"), "{message}");
+    cluster.post(CRDS, ruled).await.ok();
+    let mut unlucky = widget("w");
+    unlucky["spec"] = json!({"mode": "a", "size": 4});
+    let (code, message) = cluster.post(WIDGETS, unlucky.clone()).await.refusal();
+    assert_eq!((code, message.contains("spec: Invalid value: \"object\": four is unlucky")), (422, true), "{message}");
+    unlucky["spec"]["size"] = json!("four");
+    let (_, message) = cluster.post(WIDGETS, unlucky).await.refusal();
+    assert!(message.contains("some validation rules were not checked because the object was invalid"), "{message}");
+    cluster.post(WIDGETS, widget("w")).await.ok();
+    let mut changed = cluster.get(&format!("{WIDGETS}/w")).await.ok();
+    changed["spec"]["mode"] = json!("b");
+    let (code, message) = cluster.put(&format!("{WIDGETS}/w"), changed.clone()).await.refusal();
+    assert_eq!(code, 422);
+    assert!(message.contains("spec.mode: Forbidden: failed rule: self.mode == oldSelf.mode"), "{message}");
+    changed["spec"]["mode"] = json!("a");
+    changed["spec"]["size"] = json!(5);
+    cluster.put(&format!("{WIDGETS}/w"), changed).await.ok();
+}

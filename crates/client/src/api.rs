@@ -1,6 +1,8 @@
 //! Requests to the API and their answers.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode, header};
@@ -62,6 +64,14 @@ pub struct Resource {
 }
 
 impl Resource {
+    /// A resource whose names are known only at run time, like those of custom resources.
+    ///
+    /// The names are kept for as long as the program runs, each once: memory is bounded by the number of distinct names
+    /// ever used here.
+    pub fn named(group: &str, version: &str, plural: &str) -> Self {
+        Self { group: interned(group), version: interned(version), plural: interned(plural) }
+    }
+
     /// The `apiVersion` of its objects.
     pub fn api_version(&self) -> String {
         api_version(self.group, self.version)
@@ -84,6 +94,17 @@ impl Resource {
         }
         path
     }
+}
+
+fn interned(name: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let kept: &'static str = String::leak(name.to_owned());
+    names.insert(kept);
+    kept
 }
 
 /// Which objects a list or a watch is about.
@@ -400,11 +421,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_name_is_kept_once() {
+        let (one, other) =
+            (Resource::named("example.com", "v1", "widgets"), Resource::named("example.com", "v1", "widgets"));
+        assert_eq!(one, other);
+        assert!(std::ptr::eq(one.plural, other.plural));
+    }
+
+    #[test]
     fn paths_and_queries_are_those_of_the_api() {
         let pods = Resource { group: "", version: "v1", plural: "pods" };
         assert_eq!(pods.path(Some("a"), "b", "status"), "/api/v1/namespaces/a/pods/b/status");
         let deployments = Resource { group: "apps", version: "v1", plural: "deployments" };
         assert_eq!(deployments.path(None, "", ""), "/apis/apps/v1/deployments");
+        assert_eq!(Resource::named("apps", "v1", "deployments"), deployments);
         let params = ListParams { labels: String::new(), fields: "spec.nodeName=n 1".into() };
         assert_eq!(
             query(&params, Some("7")),

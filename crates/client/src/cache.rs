@@ -140,6 +140,16 @@ impl<T> Cache<T> {
         self.inner.synced.subscribe().wait_for(|s| *s).await.ok();
     }
 
+    /// Whether the first list is in.
+    pub fn is_synced(&self) -> bool {
+        *self.inner.synced.borrow()
+    }
+
+    /// Whether the end of the object with this uid has been told, and not long ago.
+    pub fn has_gone(&self, uid: &str) -> bool {
+        self.gone().uids.contains(uid)
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Objects<T>> {
         self.inner.objects.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -318,6 +328,7 @@ mod tests {
         let cache = Cache::new();
         cache.put(object("x", "1", "5"));
         cache.remove("a", "x", "1");
+        assert!(cache.has_gone("1") && !cache.has_gone("2"));
         cache.put(object("x", "1", "6"));
         assert_eq!(uids(&cache), [""; 0]);
         // The next of that name is another object, and the late news of the first one's end is not about it.

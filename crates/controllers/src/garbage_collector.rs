@@ -1,14 +1,16 @@
 //! The garbage collector: objects whose owners are gone go too; owners wait for dependents, or let go of them.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
-use client::{Client, Patch, Resource, WorkQueue};
+use anyhow::{Context, Result, bail};
+use client::{Cache, Client, ListParams, Patch, Resource, WorkQueue};
 use object_model::meta::{self, OwnerReference};
 use object_model::{ApiError, Reason};
 use serde_json::{Value, json};
 
+use crate::custom::{self, Custom, DEFINITIONS};
 use crate::runner::Caches;
 use crate::{Objects, some};
 
@@ -18,6 +20,9 @@ const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 /// How many objects are judged at a time.
 const WORKERS: usize = 4;
+/// How long an owner waits for the dependents of a new custom resource to become known. A resource that cannot be listed, as
+/// a webhook that converts it does not answer, may not hold up every owner for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 type Id = (Resource, String, String);
 
@@ -26,6 +31,8 @@ type Id = (Resource, String, String);
 struct Graph {
     places: HashMap<String, Id>,
     dependents: HashMap<String, HashSet<Id>>,
+    /// Objects with an owner of a kind that was not served when they were looked at.
+    unjudged: HashSet<Id>,
 }
 
 /// What is known of an owner.
@@ -37,6 +44,8 @@ enum Owner {
     Waiting,
     /// It is gone, or another object has its name.
     Absent,
+    /// Nothing can be said of it: its kind is not served, or it cannot own what names it.
+    Unknown,
 }
 
 /// What is to be done about one object.
@@ -61,49 +70,82 @@ pub(crate) struct GarbageCollector {
 
 impl GarbageCollector {
     pub fn new(client: Client, caches: Arc<Caches>) -> Self {
-        let graph: Arc<Mutex<Graph>> = Arc::default();
-        let queue = WorkQueue::new();
+        let collector = Self { client, caches: caches.clone(), graph: Arc::default(), queue: WorkQueue::new() };
         for (resource, cache) in caches.each() {
-            let (graph, queue) = (graph.clone(), queue.clone());
-            cache.on_change(move |change| {
-                let mut graph = graph.lock().unwrap_or_else(PoisonError::into_inner);
-                let (old, new) = (change.old, change.new);
-                if let Some(old) = old {
-                    let id = (resource, old.namespace.clone(), old.name.clone());
-                    for owner in meta::owners(&old.object) {
-                        if let Some(set) = graph.dependents.get_mut(&owner.uid) {
-                            set.remove(&id);
-                            if set.is_empty() {
-                                graph.dependents.remove(&owner.uid);
-                            }
-                        }
-                        // An owner that waits may have one less to wait for.
-                        queue_place(&graph, &queue, &owner.uid);
-                    }
-                    if new.is_none_or(|n| n.uid != old.uid) {
-                        graph.places.remove(&old.uid);
-                        graph.dependents.get(&old.uid).into_iter().flatten().for_each(|d| queue.add(d.clone()));
-                    }
-                }
-                if let Some(new) = new {
-                    let id = (resource, new.namespace.clone(), new.name.clone());
-                    graph.places.insert(new.uid.clone(), id.clone());
-                    let owners = meta::owners(&new.object);
-                    for owner in &owners {
-                        graph.dependents.entry(owner.uid.clone()).or_default().insert(id.clone());
-                    }
-                    let waiting = meta::finalizers(&new.object).iter().any(|f| matches!(*f, ORPHAN | FOREGROUND));
-                    let began = old.is_none_or(|o| meta::owners(&o.object) != owners);
-                    if waiting && meta::deletion_timestamp(&new.object).is_some() {
-                        graph.dependents.get(&new.uid).into_iter().flatten().for_each(|d| queue.add(d.clone()));
-                        queue.add(id);
-                    } else if began && !owners.is_empty() {
-                        queue.add(id);
-                    }
-                }
-            });
+            collector.follow(resource, cache);
         }
-        Self { client, caches, graph, queue }
+        collector
+    }
+
+    /// Sees the objects of this cache from now on.
+    pub fn follow(&self, resource: Resource, cache: &Cache<Value>) {
+        // Owners of a kind that was not served may be of this one.
+        self.graph().unjudged.drain().for_each(|id| self.queue.add(id));
+        let (graph, queue) = (self.graph.clone(), self.queue.clone());
+        cache.on_change(move |change| {
+            let mut graph = graph.lock().unwrap_or_else(PoisonError::into_inner);
+            let (old, new) = (change.old, change.new);
+            if let Some(old) = old {
+                let id = (resource, old.namespace.clone(), old.name.clone());
+                for owner in meta::owners(&old.object) {
+                    if let Some(set) = graph.dependents.get_mut(&owner.uid) {
+                        set.remove(&id);
+                        if set.is_empty() {
+                            graph.dependents.remove(&owner.uid);
+                        }
+                    }
+                    // An owner that waits may have one less to wait for.
+                    queue_place(&graph, &queue, &owner.uid);
+                }
+                if new.is_none_or(|n| n.uid != old.uid) {
+                    graph.places.remove(&old.uid);
+                    graph.unjudged.remove(&id);
+                    graph.dependents.get(&old.uid).into_iter().flatten().for_each(|d| queue.add(d.clone()));
+                }
+            }
+            if let Some(new) = new {
+                let id = (resource, new.namespace.clone(), new.name.clone());
+                graph.places.insert(new.uid.clone(), id.clone());
+                let owners = meta::owners(&new.object);
+                for owner in &owners {
+                    graph.dependents.entry(owner.uid.clone()).or_default().insert(id.clone());
+                }
+                let waiting = meta::finalizers(&new.object).iter().any(|f| matches!(*f, ORPHAN | FOREGROUND));
+                let began = old.is_none_or(|o| meta::owners(&o.object) != owners);
+                if waiting && meta::deletion_timestamp(&new.object).is_some() {
+                    graph.dependents.get(&new.uid).into_iter().flatten().for_each(|d| queue.add(d.clone()));
+                    queue.add(id);
+                } else if began && !owners.is_empty() {
+                    queue.add(id);
+                }
+            }
+        });
+    }
+
+    /// Forgets the objects of resources that are not followed any more. They are not gone: whom they own stays.
+    pub fn forget(&self, resources: &HashSet<Resource>) {
+        if resources.is_empty() {
+            return;
+        }
+        let mut graph = self.graph();
+        let Graph { places, dependents, unjudged } = &mut *graph;
+        let stays = |id: &Id| !resources.contains(&id.0);
+        places.retain(|_, id| stays(id));
+        unjudged.retain(stays);
+        let mut let_go = Vec::new();
+        dependents.retain(|owner, set| {
+            let before = set.len();
+            set.retain(stays);
+            if set.len() < before {
+                let_go.push(owner.clone());
+            }
+            !set.is_empty()
+        });
+        let_go.iter().for_each(|owner| queue_place(&graph, &self.queue, owner));
+    }
+
+    fn graph(&self) -> MutexGuard<'_, Graph> {
+        self.graph.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub async fn run(self) {
@@ -142,13 +184,17 @@ impl GarbageCollector {
         for owner in &owners {
             states.push((owner.uid.clone(), self.look_at(owner, namespace).await?));
         }
+        if states.iter().any(|(_, state)| *state == Owner::Unknown) {
+            self.graph().unjudged.insert(id.clone());
+        }
         match judge(object, &states, !dependents.is_empty()) {
             Verdict::Keep => {}
             Verdict::Release(uids) => self.release(id, object, &uids).await?,
             Verdict::Delete(policy) => {
+                // As it was judged: one that has been let go of meanwhile has no owner any more.
                 let options = json!({
                     "kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy,
-                    "preconditions": {"uid": meta::uid(object)},
+                    "preconditions": {"uid": meta::uid(object), "resourceVersion": meta::resource_version(object)},
                 });
                 let deleted = self.client.api(*resource).delete(some(namespace), name, &options).await;
                 forgive(deleted).with_context(|| format!("delete {} {namespace}/{name}", resource.plural))?;
@@ -158,27 +204,60 @@ impl GarbageCollector {
     }
 
     fn dependents(&self, uid: &str) -> Vec<Id> {
-        let graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner);
-        graph.dependents.get(uid).into_iter().flatten().cloned().collect()
+        self.graph().dependents.get(uid).into_iter().flatten().cloned().collect()
+    }
+
+    /// The custom resource of an owner's kind, as the server has it now.
+    async fn defined(&self, owner: &OwnerReference) -> Result<Option<Custom>> {
+        let list = self.client.api(DEFINITIONS).list(None, &ListParams::default()).await.context("list definitions")?;
+        for item in list.items {
+            let definition = custom::decode_definition(item.get().as_bytes()).context("read a definition")?;
+            if let Some(found) = Custom::of(&definition).filter(|one| one.is(&owner.api_version, &owner.kind)) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// Looks for an owner: in the cache, and before it is called absent, at the server itself.
     async fn look_at(&self, owner: &OwnerReference, namespace: &str) -> Result<Owner> {
-        let Some(row) = kinds::resource_of_kind(&owner.api_version, &owner.kind) else {
-            // An owner of a kind that is not served cannot be judged.
-            return Ok(Owner::Present);
+        let built_in = kinds::resource_of_kind(&owner.api_version, &owner.kind);
+        let (resource, namespaced) = if let Some(row) = built_in {
+            let resource = Resource { group: row.group, version: row.version, plural: row.plural };
+            (resource, row.scope == kinds::Scope::Namespaced)
+        } else {
+            let known = self.caches.custom.of_kind(&owner.api_version, &owner.kind);
+            let custom = if known.is_some() { known } else { self.defined(owner).await? };
+            let Some(custom) = custom else { return Ok(Owner::Unknown) };
+            (custom.resource, custom.namespaced)
         };
-        let resource = Resource { group: row.group, version: row.version, plural: row.plural };
-        let namespace = if row.scope == kinds::Scope::Namespaced { namespace } else { "" };
+        if namespaced && namespace.is_empty() {
+            // What is outside of all namespaces cannot name an owner within one.
+            return Ok(Owner::Unknown);
+        }
+        let namespace = if namespaced { namespace } else { "" };
         let cached = self.caches.get(resource, namespace, &owner.name).filter(|o| o.uid == owner.uid);
         let object = match cached {
             Some(object) => object.object.clone(),
+            // Nothing gets a uid that another had. Asking for it is no use where the kind may have gone along.
+            None if self.caches.cache(resource).is_some_and(|cache| cache.has_gone(&owner.uid)) => {
+                return Ok(Owner::Absent);
+            }
             None => match self.client.api(resource).get(some(namespace), &owner.name).await {
                 Ok(object) if meta::uid(&object) == owner.uid => object,
                 Ok(_) => return Ok(Owner::Absent),
-                Err(error) if error.reason == Reason::NotFound => return Ok(Owner::Absent),
+                Err(error) if error.reason == Reason::NotFound && built_in.is_some() => return Ok(Owner::Absent),
+                // Of what is not served any more the server says the same as of what is not there.
+                Err(error) if error.reason == Reason::NotFound => {
+                    return match self.defined(owner).await? {
+                        Some(custom) if custom.resource == resource => Ok(Owner::Absent),
+                        Some(_) => bail!("{} are being moved to another version", resource.plural),
+                        None => Ok(Owner::Unknown),
+                    };
+                }
                 Err(error) => {
-                    return Err(error).with_context(|| format!("get owner {} {namespace}/{}", row.plural, owner.name));
+                    let what = format!("get owner {} {namespace}/{}", resource.plural, owner.name);
+                    return Err(error).context(what);
                 }
             },
         };
@@ -190,6 +269,12 @@ impl GarbageCollector {
     async fn finish_owner(&self, id: &Id, object: &Value, dependents: &[Id]) -> Result<()> {
         let finalizers = meta::finalizers(object);
         let uid = meta::uid(object);
+        if !finalizers.iter().any(|f| matches!(*f, ORPHAN | FOREGROUND)) {
+            return Ok(());
+        }
+        if let Some(resource) = self.caches.custom.expected(PATIENCE) {
+            bail!("the objects of {} are not known yet", resource.plural);
+        }
         if finalizers.contains(&ORPHAN) {
             for dependent in dependents {
                 if let Some(found) = self.caches.get(dependent.0, &dependent.1, &dependent.2) {
@@ -252,7 +337,7 @@ fn forgive(result: Result<Value, ApiError>) -> Result<(), ApiError> {
 fn judge(object: &Value, owners: &[(String, Owner)], has_dependents: bool) -> Verdict {
     let having = |state: Owner| owners.iter().filter(move |(_, s)| *s == state).map(|(uid, _)| uid.clone());
     let gone: Vec<String> = having(Owner::Absent).collect();
-    if having(Owner::Present).next().is_some() {
+    if having(Owner::Present).chain(having(Owner::Unknown)).next().is_some() {
         let leaving: Vec<String> = gone.into_iter().chain(having(Owner::Waiting)).collect();
         return if leaving.is_empty() { Verdict::Keep } else { Verdict::Release(leaving) };
     }
@@ -283,6 +368,7 @@ mod tests {
         assert_eq!(check(&[("a", Owner::Present)], false), Verdict::Keep);
         assert_eq!(check(&[("a", Owner::Absent)], false), Verdict::Delete("Background"));
         assert_eq!(check(&[("a", Owner::Present), ("b", Owner::Absent)], false), Verdict::Release(vec!["b".into()]));
+        assert_eq!(check(&[("a", Owner::Unknown)], false), Verdict::Keep);
         assert_eq!(check(&[("a", Owner::Waiting)], true), Verdict::Delete("Foreground"));
         assert_eq!(check(&[("a", Owner::Waiting)], false), Verdict::Delete("Background"));
     }

@@ -7,6 +7,7 @@
 
 mod cluster_role_aggregation;
 mod cron_job;
+mod custom;
 mod daemon_set;
 mod deployment;
 mod disruption;
@@ -80,6 +81,10 @@ pub trait Objects {
     fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<Object>;
     /// The objects of a namespace, or all where it is empty.
     fn list(&self, resource: Resource, namespace: &str) -> Vec<Object>;
+    /// The custom resources whose objects live in namespaces, each with whether its objects are known yet.
+    fn custom(&self) -> Vec<(Resource, bool)> {
+        Vec::new()
+    }
     /// The certificate of the cluster's authority, in PEM.
     fn root_ca(&self) -> &str {
         ""
@@ -223,9 +228,9 @@ pub(crate) mod testing {
     use super::*;
     use object_model::meta;
 
-    /// A fixed set of objects.
+    /// A fixed set of objects, and the custom resources.
     #[derive(Default)]
-    pub struct Fixed(pub Vec<(Resource, Object)>);
+    pub struct Fixed(pub Vec<(Resource, Object)>, pub Vec<(Resource, bool)>);
 
     impl Fixed {
         /// Adds an object.
@@ -251,6 +256,10 @@ pub(crate) mod testing {
             let wanted =
                 |(r, o): &&(Resource, Object)| *r == resource && (namespace.is_empty() || o.namespace == namespace);
             self.0.iter().filter(wanted).map(|(_, o)| o.clone()).collect()
+        }
+
+        fn custom(&self) -> Vec<(Resource, bool)> {
+            self.1.clone()
         }
     }
 

@@ -39,7 +39,9 @@ fn plan(namespace: &Value, objects: &dyn Objects, now: Timestamp) -> anyhow::Res
     let pods = !objects.list(PODS, name).is_empty();
     let mut actions = Vec::new();
     let (mut remaining, mut finalizers) = (Vec::new(), Vec::new());
-    for resource in NAMESPACED.iter().copied() {
+    let custom = objects.custom();
+    let unknown: Vec<String> = custom.iter().filter(|(_, known)| !known).map(|(r, _)| qualified(*r)).collect();
+    for resource in NAMESPACED.iter().copied().chain(custom.into_iter().map(|(resource, _)| resource)) {
         let held = objects.list(resource, name);
         if held.is_empty() {
             continue;
@@ -58,7 +60,7 @@ fn plan(namespace: &Value, objects: &dyn Objects, now: Timestamp) -> anyhow::Res
             }
         }
     }
-    if remaining.is_empty() {
+    if remaining.is_empty() && unknown.is_empty() {
         let rest: Vec<&str> = pending.into_iter().filter(|f| *f != "kubernetes").collect();
         let mut object = namespace.clone();
         object["spec"]["finalizers"] = json!(rest);
@@ -71,7 +73,7 @@ fn plan(namespace: &Value, objects: &dyn Objects, now: Timestamp) -> anyhow::Res
         });
         return Ok(actions);
     }
-    let conditions = conditions(namespace, &remaining, &finalizers, now);
+    let conditions = conditions(namespace, &remaining, &finalizers, &unknown, now);
     if namespace["status"]["conditions"] != conditions {
         actions.push(Action::Patch {
             resource: NAMESPACES,
@@ -91,7 +93,18 @@ fn qualified(resource: Resource) -> String {
     format!("{}.{}", resource.plural, resource.group)
 }
 
-fn conditions(namespace: &Value, remaining: &[String], finalizers: &[String], now: Timestamp) -> Value {
+/// What is wrong with resources whose objects cannot be told.
+fn listing(unknown: &[String]) -> String {
+    unknown.iter().map(|resource| format!("{resource} are not listed yet")).collect::<Vec<_>>().join(", ")
+}
+
+fn conditions(
+    namespace: &Value,
+    remaining: &[String],
+    finalizers: &[String],
+    unknown: &[String],
+    now: Timestamp,
+) -> Value {
     let old = namespace["status"]["conditions"].as_array();
     let make = |kind: &str, bad: bool, reasons: (&str, &str), message: String| {
         let status = if bad { "True" } else { "False" };
@@ -123,15 +136,23 @@ fn conditions(namespace: &Value, remaining: &[String], finalizers: &[String], no
         ),
         make(
             "NamespaceDeletionContentFailure",
-            false,
-            ("", "ContentDeleted"),
-            "All content successfully deleted, may be waiting on finalization".into()
+            !unknown.is_empty(),
+            ("ContentDeletionFailed", "ContentDeleted"),
+            if unknown.is_empty() {
+                "All content successfully deleted, may be waiting on finalization".into()
+            } else {
+                format!("Failed to delete all resource types, {} remaining: {}", unknown.len(), listing(unknown))
+            }
         ),
         make(
             "NamespaceContentRemaining",
-            true,
+            !remaining.is_empty(),
             ("SomeResourcesRemain", "ContentRemoved"),
-            format!("Some resources are remaining: {}", remaining.join(", "))
+            if remaining.is_empty() {
+                "All content successfully removed".to_owned()
+            } else {
+                format!("Some resources are remaining: {}", remaining.join(", "))
+            },
         ),
         make(
             "NamespaceFinalizersRemaining",
@@ -165,5 +186,27 @@ mod tests {
         assert!(brief(&plan(&namespace, &one, now()).expect("a plan")).contains("delete configmaps c"));
         let text = brief(&plan(&namespace, &Fixed::default(), now()).expect("a plan"));
         assert!(text.starts_with("update namespaces a finalize"), "{text}");
+    }
+
+    #[test]
+    fn custom_objects_go_too_and_what_is_not_known_of_them_is_waited_for() {
+        let namespace = json!({
+            "metadata": {"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"finalizers": ["kubernetes"]},
+        });
+        let widgets = Resource { group: "example.com", version: "v1", plural: "widgets" };
+        let held = json!({"metadata": {"name": "w", "namespace": "a", "finalizers": ["example.com/f"]}});
+        let mut one = Fixed::default().with(widgets, held);
+        one.1.push((widgets, true));
+        let text = brief(&plan(&namespace, &one, now()).expect("a plan"));
+        assert!(text.contains("delete widgets w"), "{text}");
+        assert!(text.contains("widgets.example.com has 1 resource instances"), "{text}");
+        assert!(text.contains("example.com/f in 1 resource instances"), "{text}");
+        let mut unlisted = Fixed::default();
+        unlisted.1.push((widgets, false));
+        let text = brief(&plan(&namespace, &unlisted, now()).expect("a plan"));
+        assert!(
+            !text.contains("update namespaces a finalize") && text.contains("widgets.example.com are not listed yet"),
+            "{text}"
+        );
     }
 }

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::custom::{CustomResources, DEFINITIONS, Follower, decode_definition};
 use crate::garbage_collector::{self, GarbageCollector};
 use crate::{Action, CONTROLLERS, Controller, Key, Note, Object, Objects, Writes, some};
 
@@ -47,14 +48,16 @@ fn stored(wanted: impl Fn(&kinds::Resource) -> bool) -> Vec<Resource> {
 #[derive(Default)]
 pub(crate) struct Caches {
     by_resource: HashMap<Resource, Cache<Value>>,
+    pub custom: CustomResources,
     root_ca: String,
 }
 
 impl Caches {
-    pub fn cache(&self, resource: Resource) -> Option<&Cache<Value>> {
-        self.by_resource.get(&resource)
+    pub fn cache(&self, resource: Resource) -> Option<Cache<Value>> {
+        self.by_resource.get(&resource).cloned().or_else(|| self.custom.cache(resource))
     }
 
+    /// The caches of the built-in resources.
     pub fn each(&self) -> impl Iterator<Item = (Resource, &Cache<Value>)> {
         self.by_resource.iter().map(|(r, c)| (*r, c))
     }
@@ -86,6 +89,10 @@ impl Objects for Caches {
         if namespace.is_empty() { cache.all() } else { cache.in_namespace(namespace) }
     }
 
+    fn custom(&self) -> Vec<(Resource, bool)> {
+        self.custom.namespaced()
+    }
+
     fn root_ca(&self) -> &str {
         &self.root_ca
     }
@@ -109,7 +116,7 @@ impl Manager {
     pub async fn run(self, cancel: CancellationToken) {
         let tasks = TaskTracker::new();
         let by_resource = STORED.iter().map(|r| (*r, Cache::new())).collect();
-        let caches = Arc::new(Caches { by_resource, root_ca: self.root_ca });
+        let caches = Arc::new(Caches { by_resource, custom: CustomResources::default(), root_ca: self.root_ca });
         let mut queues = Vec::new();
         for controller in CONTROLLERS {
             let queue = WorkQueue::new();
@@ -117,11 +124,12 @@ impl Manager {
             queues.push((*controller, queue));
         }
         let collector = GarbageCollector::new((self.writers)(garbage_collector::NAME), caches.clone());
+        let follower = Follower::new(&self.reader, &caches, &collector, &tasks, &cancel);
         for (resource, cache) in caches.each() {
             let reflector = Reflector {
                 api: self.reader.api(resource),
                 params: ListParams::default(),
-                decode: if is_looked_into(resource) { decode_whole } else { decode_metadata },
+                decode: decoding(resource),
                 cache: cache.clone(),
             };
             tasks.spawn(reflector.run(cancel.clone()));
@@ -129,6 +137,9 @@ impl Manager {
         for (_, cache) in caches.each() {
             tokio::select! { () = cancel.cancelled() => break, () = cache.synced() => {} }
         }
+        // No plan is made before it is known which resources there are.
+        follower.renew();
+        tasks.spawn(follower.run());
         for (controller, queue) in &queues {
             let client = (self.writers)(controller.name);
             let (recorder, record) = Recorder::new(&client, controller.name, "", cancel.clone());
@@ -162,13 +173,22 @@ fn is_looked_into(resource: Resource) -> bool {
         && CONTROLLERS.iter().any(|c| c.subject == resource || c.reads.iter().any(|r| r.resource == resource))
 }
 
+/// How the objects of a built-in resource are decoded.
+fn decoding(resource: Resource) -> fn(&[u8]) -> Result<Value, serde_json::Error> {
+    match resource {
+        DEFINITIONS => decode_definition,
+        looked_into if is_looked_into(looked_into) => decode_whole,
+        _ => decode_metadata,
+    }
+}
+
 fn decode_whole(text: &[u8]) -> Result<Value, serde_json::Error> {
     serde_json::from_slice(text)
 }
 
 /// Keeps the metadata alone: thousands of Events, and what Secrets hold, have no business in this cache. Of an object that
 /// has no owner and nothing to wait for not even that is kept: most are so, and the cache has their names and uids anyway.
-fn decode_metadata(text: &[u8]) -> Result<Value, serde_json::Error> {
+pub(crate) fn decode_metadata(text: &[u8]) -> Result<Value, serde_json::Error> {
     #[derive(serde::Deserialize)]
     struct Head {
         metadata: Ties,

@@ -79,12 +79,20 @@ pub enum Text<'a> {
     Shared(Arc<str>),
 }
 
-impl Text<'_> {
+impl<'a> Text<'a> {
     /// The characters.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Borrowed(text) => text,
             Self::Shared(text) => text,
+        }
+    }
+
+    /// A part of the text, from byte to byte. Of the data it is no copy.
+    pub(crate) fn part(&self, range: std::ops::Range<usize>) -> Value<'a> {
+        match self {
+            Self::Borrowed(text) => Value::from(&text[range]),
+            Self::Shared(text) => Value::from(text[range].to_owned()),
         }
     }
 }

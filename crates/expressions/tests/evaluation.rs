@@ -331,6 +331,16 @@ fn what_is_gathered_grows_in_place() {
 }
 
 #[test]
+fn a_result_that_would_be_huge_is_refused() {
+    let long = json!({"s": "a".repeat(1_000_000)});
+    assert_eq!(evaluate("self.s.replace('a', self.s) == ''", &long), Err("result of replace is too long".to_owned()));
+    assert_eq!(evaluate("self.s.replace('', self.s) == ''", &long), Err("result of replace is too long".to_owned()));
+    let list = json!(vec![1; 10_000]);
+    let result = evaluate("self.map(x, self + self).size() > 0", &list);
+    assert_eq!(result, Err("operation cancelled: actual cost limit exceeded".to_owned()));
+}
+
+#[test]
 fn nesting_has_a_limit() {
     for text in [
         format!("{}1{}", "(".repeat(300), ")".repeat(300)),

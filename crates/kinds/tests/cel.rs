@@ -425,3 +425,12 @@ fn mutations_make_objects_and_patches() {
         ]
     );
 }
+
+#[test]
+fn devices_are_chosen_by_what_they_are() {
+    let good = "device.driver == 'dra.example.com' && device.attributes['dra.example.com'].family == 'gpu' && \
+                device.capacity['dra.example.com'].memory.isGreaterThan(quantity('1Gi'))";
+    assert!(cel::device_selector(good).is_ok());
+    assert_eq!(cel::device_selector("device.driver").map(|_| ()), Err("must evaluate to bool".to_owned()));
+    assert!(cel::device_selector("device.name == ''").unwrap_err().contains("undefined field 'name'"));
+}

@@ -11,6 +11,7 @@
 
 mod decode;
 mod defaults;
+mod descriptions;
 pub mod fields;
 mod json_patch;
 pub mod openapi;

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+use crate::descriptions::Descriptions;
 use crate::{Field, Shape, Type, type_named};
 
 /// One served operation.
@@ -332,6 +333,7 @@ fn models(dialect: Dialect, ops: &[&Op], own: &[Own]) -> Value {
             _ => {}
         }
     }
+    let descriptions = Descriptions::read();
     let mut models = Map::new();
     for own in own {
         queue.extend(["meta.v1.ObjectMeta".to_owned(), "meta.v1.ListMeta".to_owned()]);
@@ -342,7 +344,7 @@ fn models(dialect: Dialect, ops: &[&Op], own: &[Own]) -> Value {
         if !wanted.insert(name.clone()) {
             continue;
         }
-        let mut context = Models { dialect, queue: &mut queue };
+        let mut context = Models { dialect, queue: &mut queue, descriptions: &descriptions };
         if let Some(schema) = context.model(&name) {
             models.insert(type_to_model_name(&name), schema);
         }
@@ -374,9 +376,20 @@ fn well_known() -> [(&'static str, Value); 8] {
     ]
 }
 
+/// What the fields of every object are for.
+fn standard(field: &str) -> Option<&'static str> {
+    Some(match field {
+        "apiVersion" => "APIVersion defines the versioned schema of this representation of an object.",
+        "kind" => "Kind is a string value representing the REST resource this object represents.",
+        "metadata" => "Standard object's metadata.",
+        _ => return None,
+    })
+}
+
 struct Models<'q> {
     dialect: Dialect,
     queue: &'q mut Vec<String>,
+    descriptions: &'q Descriptions,
 }
 
 impl Models<'_> {
@@ -385,8 +398,11 @@ impl Models<'_> {
         let shape = ty.as_struct()?;
         let mut properties = Map::new();
         let mut required = Vec::new();
-        self.properties(shape.fields, &mut properties, &mut required);
+        self.properties(name, shape.fields, &mut properties, &mut required);
         let mut schema = json!({"type": "object"});
+        if let Some(text) = self.descriptions.of_type(name) {
+            schema["description"] = text.into();
+        }
         if !properties.is_empty() {
             schema["properties"] = Value::Object(properties);
         }
@@ -406,18 +422,28 @@ impl Models<'_> {
         Some(schema)
     }
 
-    fn properties(&mut self, fields: &'static [Field], out: &mut Map<String, Value>, required: &mut Vec<&'static str>) {
+    fn properties(
+        &mut self,
+        owner: &str,
+        fields: &'static [Field],
+        out: &mut Map<String, Value>,
+        required: &mut Vec<&'static str>,
+    ) {
         for field in fields {
             if field.inline {
                 if let Some(inner) = field.ty.as_struct() {
-                    self.properties(inner.fields, out, required);
+                    self.properties(owner, inner.fields, out, required);
                 }
                 continue;
             }
             if !field.optional && !field.omitempty {
                 required.push(field.json);
             }
-            out.insert(field.json.to_owned(), self.property(field));
+            let mut property = self.property(field);
+            if let Some(text) = self.descriptions.of_field(owner, field.json).or_else(|| standard(field.json)) {
+                property["description"] = text.into();
+            }
+            out.insert(field.json.to_owned(), property);
         }
     }
 

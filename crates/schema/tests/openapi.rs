@@ -95,8 +95,11 @@ fn fields_say_how_they_are_merged() {
         deployment["x-kubernetes-group-version-kind"],
         json!([{"group": "apps", "version": "v1", "kind": "Deployment"}])
     );
+    let mut spec = deployment["properties"]["spec"].clone();
+    let said = spec.as_object_mut().and_then(|spec| spec.remove("description"));
+    assert!(said.is_some_and(|text| text.as_str().is_some_and(|text| !text.is_empty())));
     assert_eq!(
-        deployment["properties"]["spec"],
+        spec,
         json!({"allOf": [{"$ref": "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec"}], "default": {}}),
     );
     assert_eq!(schemas["io.k8s.api.apps.v1.DeploymentSpec"]["required"], json!(["selector", "template"]));

@@ -35,10 +35,12 @@ pub(crate) fn takes_pattern(function: &str) -> bool {
 
 /// One of the functions, with its pattern if it has been read before.
 pub(crate) fn run<'a>(function: &str, args: &[Value<'a>], known: Option<&Regex>) -> Outcome<'a> {
-    let (value, pattern, limit) = match args {
-        [value, pattern] => (text(value)?, text(pattern)?, -1),
-        [value, pattern, limit] => (text(value)?, text(pattern)?, int(limit)?),
+    let (Value::String(value), pattern, limit) = (match args {
+        [value, pattern] => (value, text(pattern)?, -1),
+        [value, pattern, limit] => (value, text(pattern)?, int(limit)?),
         _ => return no_such_overload(),
+    }) else {
+        return no_such_overload();
     };
     let compiled;
     let regex = match known {
@@ -49,11 +51,12 @@ pub(crate) fn run<'a>(function: &str, args: &[Value<'a>], known: Option<&Regex>)
         }
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let whole = value.as_str();
     Ok(match function {
-        "matches" => Value::Bool(regex.is_match(value)),
-        "find" => Value::from(regex.find(value).map_or("", |found| found.as_str()).to_owned()),
+        "matches" => Value::Bool(regex.is_match(whole)),
+        "find" => value.part(regex.find(whole).map_or(0..0, |found| found.range())),
         _ => {
-            let found = regex.find_iter(value).take(limit).map(|found| Value::from(found.as_str().to_owned()));
+            let found = regex.find_iter(whole).take(limit).map(|found| value.part(found.range()));
             Value::from(found.collect::<Vec<_>>())
         }
     })

@@ -75,7 +75,14 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     },
     Function {
         name: "trim",
-        run: |args| Ok(Value::from(only_text(args)?.trim().to_owned())),
+        run: |args| match args {
+            [Value::String(text)] => {
+                let whole = text.as_str();
+                let start = whole.len() - whole.trim_start().len();
+                Ok(text.part(start..start + whole.trim().len()))
+            }
+            _ => no_such_overload(),
+        },
         overloads: &[("string_trim", "string.() -> string")],
     },
     Function {
@@ -114,10 +121,10 @@ fn byte_of(text: &str, index: i64) -> Result<usize, EvalError> {
 }
 
 fn char_at<'a>(args: &[Value<'a>]) -> Outcome<'a> {
-    let [value, index] = args else { return no_such_overload() };
-    let value = text(value)?;
-    let start = byte_of(value, int(index)?)?;
-    Ok(Value::from(value[start..].chars().next().map(String::from).unwrap_or_default()))
+    let [Value::String(value), index] = args else { return no_such_overload() };
+    let start = byte_of(value.as_str(), int(index)?)?;
+    let length = value.as_str()[start..].chars().next().map_or(0, char::len_utf8);
+    Ok(value.part(start..start + length))
 }
 
 fn find<'a>(args: &[Value<'a>], last: bool) -> Outcome<'a> {
@@ -147,8 +154,8 @@ fn replace<'a>(args: &[Value<'a>]) -> Outcome<'a> {
         _ => return no_such_overload(),
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let grown = value.len().saturating_add(to.len().saturating_mul((value.len() + 1).min(limit)));
-    if from.is_empty() && grown > MAX_TEXT {
+    let count = value.matches(from).count().min(limit);
+    if to.len() > from.len() && value.len().saturating_add(count.saturating_mul(to.len())) > MAX_TEXT {
         return Err(EvalError::new("result of replace is too long"));
     }
     Ok(Value::from(value.replacen(from, to, limit)))
@@ -158,40 +165,49 @@ fn replace<'a>(args: &[Value<'a>]) -> Outcome<'a> {
 const MAX_TEXT: usize = 64 << 20;
 
 fn split<'a>(args: &[Value<'a>]) -> Outcome<'a> {
-    let (value, separator, limit) = match args {
-        [value, separator] => (text(value)?, text(separator)?, -1),
-        [value, separator, limit] => (text(value)?, text(separator)?, int(limit)?),
+    let (Value::String(value), separator, limit) = (match args {
+        [value, separator] => (value, text(separator)?, -1),
+        [value, separator, limit] => (value, text(separator)?, int(limit)?),
         _ => return no_such_overload(),
+    }) else {
+        return no_such_overload();
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let parts: Vec<Value<'a>> = if limit == 0 {
-        Vec::new()
-    } else if separator.is_empty() {
+    let whole = value.as_str();
+    if limit == 0 {
+        return Ok(Value::from(Vec::new()));
+    }
+    if separator.is_empty() {
         // Between any two characters, and not before the first and after the last.
-        let mut starts: Vec<usize> = value.char_indices().map(|(at, _)| at).take(limit).collect();
-        starts.push(value.len());
-        starts.windows(2).map(|pair| Value::from(value[pair[0]..pair[1]].to_owned())).collect()
-    } else {
-        value.splitn(limit, separator).map(|part| Value::from(part.to_owned())).collect()
-    };
+        let mut starts: Vec<usize> = whole.char_indices().map(|(at, _)| at).take(limit).collect();
+        starts.push(whole.len());
+        return Ok(Value::from(starts.windows(2).map(|pair| value.part(pair[0]..pair[1])).collect::<Vec<_>>()));
+    }
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for (at, _) in whole.match_indices(separator).take(limit - 1) {
+        parts.push(value.part(start..at));
+        start = at + separator.len();
+    }
+    parts.push(value.part(start..whole.len()));
     Ok(Value::from(parts))
 }
 
 fn substring<'a>(args: &[Value<'a>]) -> Outcome<'a> {
-    let (value, start, end) = match args {
-        [value, start] => (text(value)?, int(start)?, None),
-        [value, start, end] => (text(value)?, int(start)?, Some(int(end)?)),
+    let (Value::String(value), start, end) = (match args {
+        [value, start] => (value, int(start)?, None),
+        [value, start, end] => (value, int(start)?, Some(int(end)?)),
         _ => return no_such_overload(),
+    }) else {
+        return no_such_overload();
     };
-    let first = byte_of(value, start)?;
-    let last = end.map_or(Ok(value.len()), |end| byte_of(value, end))?;
-    match value.get(first..last) {
-        Some(part) => Ok(Value::from(part.to_owned())),
-        None => {
-            let end = end.unwrap_or_default();
-            Err(EvalError::new(format!("invalid substring range. start: {start}, end: {end}")))
-        }
+    let first = byte_of(value.as_str(), start)?;
+    let last = end.map_or(Ok(value.as_str().len()), |end| byte_of(value.as_str(), end))?;
+    if first > last {
+        let end = end.unwrap_or_default();
+        return Err(EvalError::new(format!("invalid substring range. start: {start}, end: {end}")));
     }
+    Ok(value.part(first..last))
 }
 
 fn join<'a>(args: &[Value<'a>]) -> Outcome<'a> {

@@ -1,6 +1,6 @@
 //! Match conditions of webhooks and policies.
 
-use expressions::{Environment, ObjectType, Type};
+use expressions::{Environment, ObjectType, Program, Type};
 use object_model::{FieldError, FieldPath, names};
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ pub(super) fn check(list: &Value, path: &FieldPath, environment: &Environment) -
         if text.is_empty() {
             errors.push(FieldError::required(&path.child("expression"), ""));
         } else if let Err(problem) = compile_to(text, environment, &[Type::Bool]) {
-            errors.push(FieldError::invalid(&path.child("expression"), text, problem));
+            errors.push(FieldError::invalid(&path.child("expression"), text, problem.to_string()));
         }
         rules::required_name(&mut errors, condition, "name", &path, names::qualified_name);
     }
@@ -121,4 +121,19 @@ pub(super) fn namespace_object() -> Type {
     );
     let status = object("kubernetes.NamespaceStatus", [("conditions", Type::list(condition)), ("phase", Type::String)]);
     object("kubernetes.Namespace", [("metadata", metadata), ("spec", spec), ("status", status)])
+}
+
+/// The program by which devices are chosen, or what is wrong with its text.
+pub fn device_selector(text: &str) -> Result<Program, String> {
+    let device = object(
+        "kubernetes.DRADevice",
+        [
+            ("driver", Type::String),
+            ("attributes", Type::map(Type::map(Type::Dyn))),
+            ("capacity", Type::map(Type::map(Type::QUANTITY))),
+            ("allowMultipleAllocations", Type::Bool),
+        ],
+    );
+    let environment = Environment::new().with_type("device", device);
+    compile_to(text, &environment, &[Type::Bool]).map_err(|mistake| mistake.to_string())
 }

@@ -101,7 +101,7 @@ impl Compiler {
         match compile_to(given, &self.environment, allowed) {
             Ok(program) => Some(program),
             Err(problem) => {
-                self.errors.push(FieldError::invalid(&path.child(field), given, problem));
+                self.errors.push(FieldError::invalid(&path.child(field), given, problem.to_string()));
                 None
             }
         }

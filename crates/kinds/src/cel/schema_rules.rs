@@ -8,7 +8,7 @@ use object_model::{FieldError, FieldPath};
 use serde_json::Value;
 
 use super::declare::{Declared, MAX_REQUEST, declare, embedded};
-use super::{ESTIMATED_LIMIT, ESTIMATED_TOTAL_LIMIT, compile_to, field_path, has_line_breaks};
+use super::{ESTIMATED_LIMIT, ESTIMATED_TOTAL_LIMIT, Mistake, compile_to, field_path, has_line_breaks};
 
 const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 /// How many rules are named if all together are too expensive.
@@ -229,8 +229,11 @@ impl Compiler {
         let (expression, message_text) = (text("rule"), text("messageExpression"));
         let program = match compile_to(&expression, &environment, &[Type::Bool]) {
             Ok(program) => program,
-            Err(problem) => {
-                let problem = problem.replace("must evaluate to bool", "cel expression must evaluate to a bool");
+            Err(mistake) => {
+                let problem = match mistake {
+                    Mistake::Output(_) => "cel expression must evaluate to a bool".to_owned(),
+                    mistake => mistake.to_string(),
+                };
                 self.errors.push(FieldError::invalid(&path.child("rule"), rule.clone(), problem));
                 return None;
             }
@@ -247,8 +250,11 @@ impl Compiler {
                     self.observe("estimated messageExpression cost", program.estimate().max, &path);
                     Some(program)
                 }
-                Err(problem) => {
-                    let problem = problem.replace("must evaluate to string", "must evaluate to a string");
+                Err(mistake) => {
+                    let problem = match mistake {
+                        Mistake::Output(_) => "must evaluate to a string".to_owned(),
+                        mistake => mistake.to_string(),
+                    };
                     self.errors.push(FieldError::invalid(&path, rule.clone(), format!("messageExpression {problem}")));
                     None
                 }

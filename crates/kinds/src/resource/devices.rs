@@ -36,7 +36,7 @@ pub(super) fn unique_names(errors: &mut Vec<FieldError>, object: &Value, field: 
     rules::unique(errors, walk::list(object, field).iter().map(|item| walk::text(item, name)), |i| path.index(i));
 }
 
-/// Expressions by which devices are chosen; each is compiled where it is used.
+/// Expressions by which devices are chosen.
 pub(super) fn selectors(errors: &mut Vec<FieldError>, object: &Value, path: &FieldPath) {
     for (path, selector) in items(errors, object, "selectors", MAX_ITEMS, path) {
         let path = path.child("cel");
@@ -46,6 +46,10 @@ pub(super) fn selectors(errors: &mut Vec<FieldError>, object: &Value, path: &Fie
                 let text = rules::required(errors, cel, "expression", &path).unwrap_or_default();
                 if text.len() > MAX_EXPRESSION {
                     errors.push(FieldError::too_long(&path.child("expression"), MAX_EXPRESSION));
+                } else if !text.is_empty()
+                    && let Err(problem) = crate::cel::device_selector(text)
+                {
+                    errors.push(FieldError::invalid(&path.child("expression"), text, problem));
                 }
             }
         }

@@ -228,11 +228,10 @@ impl Check {
                             let detail = "entries must all be names of item properties";
                             self.push(ProblemKind::Invalid, &at, key.into(), detail);
                         } else if !required.contains(&key) && property["default"].is_null() {
-                            let detail = format!(
-                                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
-                            );
+                            let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required \
+                                          property";
                             let at = below(path, &format!("items.properties[{key}].default"));
-                            self.push(ProblemKind::Required, &at, Value::Null, &detail);
+                            self.push(ProblemKind::Required, &at, Value::Null, detail);
                         }
                     }
                 }

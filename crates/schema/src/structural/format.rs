@@ -181,14 +181,14 @@ fn isbn10(text: &str) -> bool {
         .enumerate()
         .map(|(at, c)| Some((10 - at.min(9) as u32) * value(*c, at == 9)?))
         .sum::<Option<u32>>();
-    digits.len() == 10 && sum.is_some_and(|sum| sum % 11 == 0)
+    digits.len() == 10 && sum.is_some_and(|sum| sum.is_multiple_of(11))
 }
 
 fn isbn13(text: &str) -> bool {
     let digits: Option<Vec<u32>> = text.chars().filter(|c| !matches!(c, '-' | ' ')).map(|c| c.to_digit(10)).collect();
     digits.is_some_and(|digits| {
         let sum: u32 = digits.iter().enumerate().map(|(at, digit)| if at % 2 == 0 { *digit } else { digit * 3 }).sum();
-        digits.len() == 13 && sum % 10 == 0
+        digits.len() == 13 && sum.is_multiple_of(10)
     })
 }
 
