@@ -120,7 +120,7 @@ pub(crate) fn age(value: &Value, now: jiff::Timestamp) -> String {
 
 /// What happened to an object.
 pub(crate) async fn events(context: &Context, object: &Value) -> Outcome<String> {
-    if !context.args.flag_or("show-events", true) {
+    if !context.args.flag_or("show-events", context.several.get() != Some(&true)) {
         return Ok(String::new());
     }
     let metadata = &object["metadata"];
@@ -219,6 +219,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         eprintln!("No resources found in {} namespace.", context.namespace());
         return Ok(());
     }
+    context.several.get_or_init(|| objects.len() > 1);
     let mut texts = Vec::new();
     for (_, object) in &objects {
         let text = match object["kind"].as_str().unwrap_or_default() {

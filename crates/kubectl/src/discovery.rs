@@ -98,6 +98,12 @@ impl Discovery {
         Ok(Self { resources })
     }
 
+    /// Whether this is the version of its resource that comes first.
+    pub fn is_preferred(&self, resource: &Resource) -> bool {
+        let same = |one: &&Resource| (&one.group, &one.plural) == (&resource.group, &resource.plural);
+        self.resources.iter().find(same).is_some_and(|first| first.version == resource.version)
+    }
+
     /// The resource of a name: `po`, `pod`, `pods`, `pods.v1`, `deployments.apps`, `deployments.v1.apps`, `Pod`.
     pub fn find(&self, name: &str) -> Option<&Resource> {
         let lower = name.to_lowercase();

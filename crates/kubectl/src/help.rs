@@ -256,6 +256,7 @@ pub(crate) async fn api_resources(context: &Context) -> Outcome {
             args.get("namespaced").is_none_or(|_| one.namespaced == args.flag("namespaced"))
                 && args.get("api-group").is_none_or(|group| one.group == group)
                 && one.verbs.iter().any(|verb| matches!(verb.as_str(), "list" | "create"))
+                && discovery.is_preferred(one)
         })
         .collect();
     found.sort_by(|a, b| (&a.group, &a.plural).cmp(&(&b.group, &b.plural)));

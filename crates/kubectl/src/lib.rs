@@ -27,6 +27,7 @@ mod yaml;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
@@ -47,6 +48,8 @@ pub(crate) struct Verb {
 pub(crate) struct Context {
     pub args: Args,
     pub server: Server,
+    /// Whether several objects are described: their events are shown to who asks for them alone.
+    pub several: OnceLock<bool>,
 }
 
 impl Context {
@@ -183,7 +186,7 @@ fn begin(words: &[String], kubeconfig: &Path) -> Outcome {
         .enable_all()
         .build()
         .map_err(|e| error(format!("start the runtime: {e}")))?;
-    let context = Context { args, server };
+    let context = Context { args, server, several: OnceLock::new() };
     let limit = context.args.seconds("request-timeout")?.filter(|seconds| *seconds > 0.0);
     let outcome = runtime.block_on(async {
         let work = dispatch(&full, &context);

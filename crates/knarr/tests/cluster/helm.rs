@@ -51,7 +51,8 @@ fn a_chart_is_installed_upgraded_rolled_back_and_uninstalled() {
     node.ok("scale deployment web --replicas=1");
     let refused = say(&node, &["rollback", "web", "1"]);
     assert!(
-        refused.err.contains("conflict with \"kubectl\" using apps/v1") && refused.err.contains(".spec.replicas"),
+        refused.err.contains("conflict with \"kubectl\" with subresource \"scale\" using apps/v1")
+            && refused.err.contains(".spec.replicas"),
         "{}",
         refused.err
     );
