@@ -1,5 +1,6 @@
 //! What is known of data before it is seen: its type, how large it may be, and how its lists compare.
 
+use crate::lexer::is_reserved;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -101,33 +102,9 @@ impl Declaration {
     }
 }
 
-/// Words that cannot be the name of a field in an expression.
-const KEYWORDS: [&str; 20] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-];
-
 /// The name by which expressions know a JSON key; `None` if they cannot name it.
 pub fn escape(key: &str) -> Option<String> {
-    if KEYWORDS.contains(&key) || key == "while" {
+    if is_reserved(key) {
         return Some(format!("__{key}__"));
     }
     if !key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {

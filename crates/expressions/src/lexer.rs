@@ -2,6 +2,32 @@
 
 use crate::error::Issue;
 
+/// Words kept for languages that expressions may be translated to.
+pub(crate) const RESERVED: [&str; 17] = [
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
+/// Whether a word cannot be a name: it means something, or it is kept.
+pub fn is_reserved(word: &str) -> bool {
+    matches!(word, "true" | "false" | "null" | "in") || RESERVED.contains(&word)
+}
+
 /// One token and where it starts, in characters.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Token {

@@ -9,25 +9,6 @@ use crate::value::Value;
 
 /// How long an expression may be, in characters.
 const MAX_LENGTH: usize = 100_000;
-const RESERVED: [&str; 17] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 const PRIMARY: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, \
                        BYTES, IDENTIFIER}";
 
@@ -389,7 +370,7 @@ impl Parser {
 
     fn name(&mut self, offset: usize, name: &str) -> Outcome<Expr> {
         if !self.is("(") {
-            if RESERVED.contains(&name) {
+            if lexer::RESERVED.contains(&name) {
                 return Err(Issue { offset, message: format!("reserved identifier: {name}") });
             }
             return self.node(offset, Kind::Ident(name.into()));

@@ -5,31 +5,6 @@ use serde_json::Value;
 
 use crate::walk;
 
-/// Words that are no names in the expression language.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 /// An expression that must be there.
 pub(super) fn required(errors: &mut Vec<FieldError>, object: &Value, field: &str, path: &FieldPath, why: &str) {
     if object[field].as_str().is_none_or(|text| text.trim().is_empty()) {
@@ -62,5 +37,5 @@ pub(super) fn variables(errors: &mut Vec<FieldError>, spec: &Value, path: &Field
 
 fn is_identifier(name: &str) -> bool {
     let first = |c: char| c.is_ascii_alphabetic() || c == '_';
-    name.starts_with(first) && name.chars().all(|c| first(c) || c.is_ascii_digit()) && !RESERVED.contains(&name)
+    name.starts_with(first) && name.chars().all(|c| first(c) || c.is_ascii_digit()) && !expressions::is_reserved(name)
 }
