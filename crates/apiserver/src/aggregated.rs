@@ -204,17 +204,21 @@ impl ApiServer {
         let mut found = Remote::clone(&known);
         let (available, reason, message) = self.judge_remote(&mut found).await;
         found.available = available;
+        let is_new = found != *known;
         {
             let mut remotes = self.remotes.lock().unwrap_or_else(PoisonError::into_inner);
             // It was changed or removed meanwhile: then this answer is about something else.
             if !remotes.get(name).is_some_and(|now| Arc::ptr_eq(now, &known)) {
                 return remotes.contains_key(name).then_some(false);
             }
-            if found != *known {
+            if is_new {
                 remotes.insert(name.to_owned(), Arc::new(found));
             }
         }
-        self.renew_catalogue();
+        // A catalogue that says the same would only have its documents made anew.
+        if is_new {
+            self.renew_catalogue();
+        }
         if let Err(error) = self.tell_availability(served, name, (available, reason, message)).await {
             tracing::warn!("write the status of APIService {name}: {error}");
         }

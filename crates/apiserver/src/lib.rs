@@ -175,17 +175,17 @@ impl ApiServer {
         let target = request::target(&cx.method, &path, &cx.query);
         let wishes = finish::Wishes::of(&cx.query, &cx.headers);
         let asked = match &target {
-            Target::Resource(request) => Some(request.clone()),
+            Target::Resource(request) => Some(request),
             Target::Path => None,
         };
         let begin = tokio::time::Instant::now();
-        let under_way = asked.as_ref().map(|request| self.metrics.begin(request.verb));
-        let mut response = match self.dispatch(&cx, &path, target, request).await {
+        let under_way = asked.map(|request| self.metrics.begin(request.verb));
+        let mut response = match self.dispatch(&cx, &path, &target, request).await {
             Ok(response) => response,
             Err(error) => respond::error(&error, Some(&cx.accept)),
         };
         drop(under_way);
-        if let Some(request) = &asked {
+        if let Some(request) = asked {
             self.metrics.observe(request, response.status().as_u16(), begin.elapsed());
         }
         response = wishes.fulfil(response).await;
@@ -203,7 +203,7 @@ impl ApiServer {
         &self,
         cx: &Context,
         path: &str,
-        target: Target,
+        target: &Target,
         request: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
         match target {
@@ -244,7 +244,7 @@ impl ApiServer {
                     path,
                 });
                 refusal.map_err(|why| self.refuse(cx, &r.group, &r.resource, &r.name, &why))?;
-                self.answer_resource(cx, &r, request).await
+                self.answer_resource(cx, r, request).await
             }
         }
     }
