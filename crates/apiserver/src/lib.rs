@@ -40,7 +40,7 @@ mod write;
 
 use std::collections::{BTreeMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::time::Duration;
 
@@ -50,6 +50,7 @@ use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use object_model::{ApiError, Reason};
 use store::Store;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -74,10 +75,14 @@ pub struct ApiServer {
     policy: RwLock<Policy>,
     /// What is served.
     catalogue: RwLock<Arc<catalogue::Catalogue>>,
+    /// How many definitions are being written.
+    defining: AtomicUsize,
     /// Definitions whose objects are being removed.
     cleaning: Mutex<HashSet<String>>,
     /// Aggregated APIs, by the name of their APIService.
     remotes: Mutex<BTreeMap<String, Arc<aggregated::Remote>>>,
+    /// Who looks after each of them.
+    keepers: Mutex<BTreeMap<String, Arc<Notify>>>,
     front_proxy: OnceLock<FrontProxy>,
     /// Itself, for what goes on after a request.
     me: Weak<Self>,
@@ -104,12 +109,14 @@ impl ApiServer {
         let policy = RwLock::new(authorize::policy_of(store.as_ref())?);
         let services = definitions::stored_objects(store.as_ref(), |served| served.hooks().aggregates())?;
         let remotes = aggregated::remotes(&services);
-        let known = remotes.values().cloned().collect();
-        let catalogue = RwLock::new(definitions::catalogue_of(store.as_ref(), known)?);
+        let known = definitions::definitions(store.as_ref(), &definitions::Definitions::new())?;
+        let catalogue = catalogue::Catalogue::new(known, remotes.values().cloned().collect());
         Ok(Arc::new_cyclic(|me| Self {
-            catalogue,
+            catalogue: RwLock::new(Arc::new(catalogue)),
+            defining: AtomicUsize::new(0),
             cleaning: Mutex::default(),
             remotes: Mutex::new(remotes),
+            keepers: Mutex::default(),
             front_proxy: OnceLock::new(),
             me: me.clone(),
             store,

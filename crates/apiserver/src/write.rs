@@ -470,6 +470,7 @@ impl ApiServer {
             Durability::Synced
         };
         let key = served.key(namespace, name);
+        let _under_way = self.define(served);
         let written = self.store.write(Write { key, expect, op: Op::Put(value), durability }).await?;
         self.follow(served, namespace, name);
         Ok(written)
@@ -484,6 +485,7 @@ impl ApiServer {
     ) -> Result<std::sync::Arc<Entry>, StoreError> {
         let expect = Expect::Revision(revision);
         let key = served.key(namespace, name);
+        let _under_way = self.define(served);
         let gone = self.store.write(Write { key, expect, op: Op::Delete, durability: Durability::Synced }).await?;
         self.unclaim(served, &gone);
         self.follow(served, namespace, name);
