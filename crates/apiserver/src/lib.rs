@@ -16,6 +16,7 @@ mod definitions;
 mod delete;
 mod discovery;
 mod eviction;
+mod fairness;
 mod finish;
 mod health;
 mod impersonate;
@@ -55,6 +56,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::context::{Context, read_body};
+use crate::fairness::Asked;
 use crate::request::{ResourceRequest, Target};
 use crate::served::no_such_resource;
 
@@ -90,6 +92,7 @@ pub struct ApiServer {
     address: String,
     ready: AtomicBool,
     claims: claims::Claims,
+    fairness: fairness::Fairness,
     metrics: metrics::Metrics,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -111,7 +114,7 @@ impl ApiServer {
         let remotes = aggregated::remotes(&services);
         let known = definitions::definitions(store.as_ref(), &definitions::Definitions::new())?;
         let catalogue = catalogue::Catalogue::new(known, remotes.values().cloned().collect());
-        Ok(Arc::new_cyclic(|me| Self {
+        let server = Arc::new_cyclic(|me| Self {
             catalogue: RwLock::new(Arc::new(catalogue)),
             defining: AtomicUsize::new(0),
             cleaning: Mutex::default(),
@@ -126,10 +129,13 @@ impl ApiServer {
             address,
             ready: AtomicBool::new(false),
             claims: claims::Claims::new(),
+            fairness: fairness::Fairness::default(),
             metrics: metrics::Metrics::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        }))
+        });
+        server.renew_fairness();
+        Ok(server)
     }
 
     /// Says that the first objects are there: `/readyz` answers ok from now on.
@@ -187,10 +193,24 @@ impl ApiServer {
         };
         let begin = tokio::time::Instant::now();
         let under_way = asked.map(|request| self.metrics.begin(request.verb));
-        let mut response = match self.dispatch(&cx, &path, &target, request).await {
-            Ok(response) => response,
-            Err(error) => respond::error(&error, Some(&cx.accept)),
+        let verb = cx.method.as_str().to_ascii_lowercase();
+        let seat = match asked {
+            // What goes on for long would keep others out for as long; a watch is as good as answered when it begins.
+            Some(request) if request.streams() => Ok(None),
+            Some(request) => self.fairness.seat(&cx.user, &Asked::Resource(request)).await,
+            None => self.fairness.seat(&cx.user, &Asked::Path(&verb, &path)).await,
         };
+        let answered = match &seat {
+            Ok(_) => self.dispatch(&cx, &path, &target, request).await,
+            Err(refused) => Err(refused.error()),
+        };
+        let mut response = answered.unwrap_or_else(|error| respond::error(&error, Some(&cx.accept)));
+        match &seat {
+            Ok(Some(seat)) => seat.tell(&mut response),
+            Ok(None) => {}
+            Err(refused) => refused.tell(&mut response),
+        }
+        drop(seat);
         drop(under_way);
         if let Some(request) = asked {
             self.metrics.observe(request, response.status().as_u16(), begin.elapsed());

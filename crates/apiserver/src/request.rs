@@ -69,6 +69,13 @@ pub struct ResourceRequest {
     pub subresource: String,
 }
 
+impl ResourceRequest {
+    /// Whether it ends at a node or a pod, and goes on for as long as both sides like.
+    pub fn streams(&self) -> bool {
+        matches!(self.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    }
+}
+
 /// What the path of a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
