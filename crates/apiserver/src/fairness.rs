@@ -369,8 +369,7 @@ impl Fairness {
         };
         let by_schema = |value: fn(&Schema) -> &AtomicU64, more: &str| {
             let row = |schema: &Arc<Schema>| {
-                let labels =
-                    format!("flow_schema=\"{}\",priority_level=\"{}\"{more}", schema.name, schema.level.name);
+                let labels = format!("flow_schema=\"{}\",priority_level=\"{}\"{more}", schema.name, schema.level.name);
                 (labels, value(schema).load(Ordering::Relaxed))
             };
             plan.schemas.iter().map(row).collect::<Vec<_>>()
@@ -438,8 +437,7 @@ impl Fairness {
                 let queuing = &limited["limitResponse"]["queuing"];
                 let number = |field: &str| queuing[field].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
                 let length = number("queueLengthLimit");
-                room.waiting_max =
-                    (number("handSize").saturating_mul(length), number("queues").saturating_mul(length));
+                room.waiting_max = (number("handSize").saturating_mul(length), number("queues").saturating_mul(length));
                 room.call();
                 drop(room);
                 (name, level)

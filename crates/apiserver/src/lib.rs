@@ -338,6 +338,7 @@ impl ApiServer {
             ("", "watch") => return self.watch(cx, r, &served).await,
             _ => {}
         }
+        let allowed = cx.query.timeout(REQUEST_TIMEOUT)?;
         let work = async {
             let body = read_body(request.into_body()).await?;
             if !served.is_stored() {
@@ -360,7 +361,7 @@ impl ApiServer {
                 _ => Err(ApiError::method_not_allowed()),
             }
         };
-        tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
+        tokio::time::timeout(allowed, work).await.unwrap_or_else(|_| {
             Err(ApiError::new(Reason::Timeout, "Timeout: request did not complete within the allotted timeout"))
         })
     }

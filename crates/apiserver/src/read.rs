@@ -84,13 +84,13 @@ impl ApiServer {
     ) -> Result<Response<Body>, ApiError> {
         let key = served.key(&request.namespace, &request.name);
         let entry = self.store.get(&key).ok_or_else(|| served.not_found(&request.name))?;
+        let include = Include::of(cx.query.get("includeObject"));
         if request.subresource == "scale" {
             let object = self.shown_one(served, stored::decode(served, &entry)?).await?;
             let paths = served.scale.as_ref().ok_or_else(ApiError::method_not_allowed)?;
             let scale = kinds::scale::of(paths, &object);
-            return respond::object(&cx.accept, None, "autoscaling.v1.Scale", StatusCode::OK, &scale, Include::None);
+            return respond::scale(&cx.accept, &scale, include);
         }
-        let include = Include::of(cx.query.get("includeObject"));
         if served.by_webhook() {
             let object = self.shown_one(served, stored::decode(served, &entry)?).await?;
             return respond::object(&cx.accept, Some(served), served.type_name(), StatusCode::OK, &object, include);

@@ -300,7 +300,7 @@ impl ApiServer {
         let main = ResourceRequest { subresource: String::new(), ..request.clone() };
         let object = self.modify_through(cx, &main, served, &request.subresource, change).await?;
         let scale = kinds::scale::of(paths, &object);
-        respond::object(&cx.accept, None, "autoscaling.v1.Scale", StatusCode::OK, &scale, Include::None)
+        respond::scale(&cx.accept, &scale, Include::of(cx.query.get("includeObject")))
     }
 
     /// Changes a stored object: the one way by which anything existing is written.
