@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::ApiServer;
 use crate::admission::expressions::{authorizer, request};
+use crate::admission::holder;
 use crate::admission::question::{Operation, Question};
 use crate::outbound::Webhook;
 use crate::served::Served;
@@ -166,8 +167,7 @@ impl Hook {
         if !question.served.namespaced() && question.subresource.is_empty() && is_written {
             return Ok(self.namespaces.matches_object(&question.object));
         }
-        let namespaces = Served::find("", "v1", "namespaces")?;
-        Ok(self.namespaces.matches_object(&server.object(&namespaces, "", question.namespace)?))
+        Ok(self.namespaces.matches_object(&holder(server, question.namespace)?))
     }
 
     /// Whether all conditions hold for a request, shown as one for `served` with these objects.
