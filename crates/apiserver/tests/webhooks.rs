@@ -269,6 +269,18 @@ async fn connections_are_judged_by_their_options() {
 }
 
 #[tokio::test]
+async fn a_connection_has_the_options_that_webhooks_leave() {
+    let cluster = Cluster::start().await;
+    let hooks = Hooks::start(|_, _| patch(json!([{"op": "add", "path": "/container", "value": "other"}]))).await;
+    cluster.post(PODS, pod("p", "")).await.ok();
+    let rules =
+        json!([{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}]);
+    cluster.post(MUTATING, configuration("m", [entry(&hooks, "connect.example.com", rules)])).await.ok();
+    let (_, message) = cluster.post(&format!("{PODS}/p/exec?container=c&command=sh"), json!({})).await.refusal();
+    assert_eq!(message, "container other is not valid for pod p");
+}
+
+#[tokio::test]
 async fn the_scale_of_an_object_is_judged_and_changed_as_such() {
     let cluster = Cluster::start().await;
     let hooks = Hooks::start(|_, _| patch(json!([{"op": "replace", "path": "/spec/replicas", "value": 3}]))).await;
