@@ -86,12 +86,16 @@ pub struct ApiServer {
     /// Who looks after each of them.
     keepers: Mutex<BTreeMap<String, Arc<Notify>>>,
     front_proxy: OnceLock<FrontProxy>,
+    /// Who is asked before something is written.
+    webhooks: RwLock<Arc<admission::webhooks::Webhooks>>,
     /// Itself, for what goes on after a request.
     me: Weak<Self>,
     /// `host:port` as discovery tells it.
     address: String,
     ready: AtomicBool,
     claims: claims::Claims,
+    /// Who is being granted what of the quotas.
+    quotas: admission::quota::Quotas,
     fairness: fairness::Fairness,
     metrics: metrics::Metrics,
     shutdown: CancellationToken,
@@ -113,6 +117,7 @@ impl ApiServer {
         let services = definitions::stored_objects(store.as_ref(), |served| served.hooks().aggregates())?;
         let remotes = aggregated::remotes(&services);
         let known = definitions::definitions(store.as_ref(), &definitions::Definitions::new())?;
+        let webhooks = admission::webhooks::Webhooks::of(store.as_ref(), &admission::webhooks::Webhooks::default())?;
         let catalogue = catalogue::Catalogue::new(known, remotes.values().cloned().collect());
         let server = Arc::new_cyclic(|me| Self {
             catalogue: RwLock::new(Arc::new(catalogue)),
@@ -121,6 +126,7 @@ impl ApiServer {
             remotes: Mutex::new(remotes),
             keepers: Mutex::default(),
             front_proxy: OnceLock::new(),
+            webhooks: RwLock::new(Arc::new(webhooks)),
             me: me.clone(),
             store,
             kubelet,
@@ -129,6 +135,7 @@ impl ApiServer {
             address,
             ready: AtomicBool::new(false),
             claims: claims::Claims::new(),
+            quotas: admission::quota::Quotas::default(),
             fairness: fairness::Fairness::default(),
             metrics: metrics::Metrics::default(),
             shutdown: CancellationToken::new(),
@@ -345,7 +352,7 @@ impl ApiServer {
                 return self.answer_unstored(cx, r, &served, body).await;
             }
             match (r.subresource.as_str(), r.verb) {
-                ("token", _) => self.issue_token(cx, r, &served, &body),
+                ("token", _) => self.issue_token(cx, r, &served, &body).await,
                 ("binding", _) => self.bind(cx, r, &served, body).await,
                 ("eviction", _) => self.evict(cx, r, &served, body).await,
                 ("", "create") => self.create(cx, r, &served, body).await,

@@ -27,6 +27,7 @@ mod networking;
 mod node;
 mod pod_template;
 mod policy;
+pub mod quota;
 mod rbac;
 mod resource;
 mod rules;
@@ -333,6 +334,15 @@ pub struct DefaultClass {
     pub field: &'static str,
 }
 
+/// When webhooks are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Webhooks {
+    /// Before an object is judged: they may change it.
+    Mutating,
+    /// When it is complete: they may refuse it.
+    Validating,
+}
+
 /// What is special about a kind. Every hook does nothing, or the common thing, by default.
 ///
 /// The order of a write: [`Resource::default`] → admission → `prepare_…` → `stamp` → [`Resource::validate`] and, for a change,
@@ -441,6 +451,11 @@ pub trait Kind: Send + Sync {
     /// Whether the objects say who else answers for a version of an API group.
     fn aggregates(&self) -> bool {
         false
+    }
+
+    /// When the servers that the objects name are asked about a request; `None` where they name none.
+    fn webhooks(&self) -> Option<Webhooks> {
+        None
     }
 
     /// Whether the objects define resources, which are served as the built-in ones are.

@@ -14,6 +14,17 @@ pub fn match_conditions(list: &Value, path: &FieldPath) -> Vec<FieldError> {
     check(list, path, &admission_environment())
 }
 
+/// The `matchConditions` of a webhook, each with its name and text. One that does not compile was refused when it was written.
+pub fn webhook_conditions(list: &Value) -> Vec<(String, String, Program)> {
+    let environment = admission_environment();
+    let conditions = list.as_array().into_iter().flatten().filter_map(|condition| {
+        let text = condition["expression"].as_str().unwrap_or("").trim();
+        let program = compile_to(text, &environment, &[Type::Bool]).ok()?;
+        Some((walk::text(condition, "name").unwrap_or_default().to_owned(), text.to_owned(), program))
+    });
+    conditions.collect()
+}
+
 /// What is wrong with match conditions that see the variables of an environment.
 pub(super) fn check(list: &Value, path: &FieldPath, environment: &Environment) -> Vec<FieldError> {
     let conditions = list.as_array().map_or(&[][..], Vec::as_slice);

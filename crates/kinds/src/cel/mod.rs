@@ -7,7 +7,7 @@ mod policies;
 mod schema_rules;
 mod validate;
 
-pub use conditions::{device_selector, match_conditions};
+pub use conditions::{device_selector, match_conditions, webhook_conditions};
 pub use policies::{Mutation, Policy, Validation, policy};
 pub use schema_rules::{CompiledRules, compile};
 
