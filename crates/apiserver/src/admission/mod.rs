@@ -11,6 +11,7 @@ mod default_class;
 mod escalation;
 mod limits;
 mod priority;
+mod question;
 mod runtime_class;
 mod service_account;
 mod storage;
