@@ -204,7 +204,7 @@ impl ApiServer {
             };
             let patched = patched.map_err(|e| match e {
                 schema::PatchError::Malformed(text) => ApiError::bad_request(text),
-                schema::PatchError::DoesNotApply(text) => ApiError::new(
+                schema::PatchError::DoesNotApply(text) | schema::PatchError::TestFailed(text) => ApiError::new(
                     Reason::Invalid,
                     format!("the server rejected our request due to an error in our request: {text}"),
                 ),
