@@ -9,6 +9,7 @@ use object_model::{ApiError, FieldError, FieldPath, Reason, meta, names, time};
 use serde_json::{Value, json};
 use store::{Durability, Entry, Expect, Op, StoreError, Write};
 
+use crate::admission::question::{Operation, Question};
 use crate::claims::Taken;
 use crate::context::{Context, unsupported_media_type};
 use crate::managers::{self, Writer};
@@ -73,6 +74,10 @@ impl ApiServer {
             );
         }
         admission::admit_create(self, &cx.user, served, &request.namespace, &mut object).await?;
+        let mut question =
+            Question { name: meta::name(&object).to_owned(), object, ..asked(cx, request, served, Operation::Create)? };
+        admission::policies::mutate(self, &mut question).await?;
+        object = question.object;
         let base = object["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
         let generate = meta::name(&object).is_empty() && !base.is_empty();
         let nameless = generate.then(|| object.clone());
@@ -89,8 +94,15 @@ impl ApiServer {
             }
             self.settle(served, &mut object)?;
             served.normalise(&mut object);
+            self.check_types(served, &mut object);
             let name = meta::name(&object).to_owned();
             judge(served, &name, &served.validate(&object))?;
+            let question = Question {
+                name: name.clone(),
+                object: object.clone(),
+                ..asked(cx, request, served, Operation::Create)?
+            };
+            admission::policies::judge(self, &question).await?;
             if cx.dry_run()? {
                 if self.store.get(&served.key(&request.namespace, &name)).is_some() {
                     return Err(ApiError::already_exists(served.group(), served.plural(), &name));
@@ -350,7 +362,11 @@ impl ApiServer {
                     ),
                 ));
             }
-            let mut object = self.prepare(served, request, wanted, &current)?;
+            self.complete(served, &mut wanted);
+            let mut question =
+                Question { object: wanted, old: current.clone(), ..asked(cx, request, served, Operation::Update)? };
+            admission::policies::mutate(self, &mut question).await?;
+            let mut object = self.prepare(served, request, question.object, &current)?;
             if cx.content_type() != APPLY {
                 let (manager, api_version) = (manager(cx)?, served.api_version());
                 let writer = writer(served, through, &manager, &api_version);
@@ -358,6 +374,12 @@ impl ApiServer {
             }
             let place = (request.namespace.as_str(), request.subresource.as_str());
             admission::admit_update(self, &cx.user, served, place, &object, &current)?;
+            let question = Question {
+                object: object.clone(),
+                old: current.clone(),
+                ..asked(cx, request, served, Operation::Update)?
+            };
+            admission::policies::judge(self, &question).await?;
             if stored::same(&object, &current) || cx.dry_run()? {
                 return Ok(object);
             }
@@ -414,6 +436,9 @@ impl ApiServer {
         served.normalise(&mut wanted);
         if served.has_generation && request.subresource != "status" && hooks.spec_changed(&wanted, current) {
             meta::set(&mut wanted, "generation", meta::generation(current) + 1);
+        }
+        if request.subresource.is_empty() {
+            self.check_types(served, &mut wanted);
         }
         let name = &request.name;
         if meta::deletion_timestamp(current).is_some() {
@@ -554,6 +579,29 @@ enum Managers {
     None,
     /// An apply has noted itself.
     Given,
+}
+
+fn asked<'a>(
+    cx: &'a Context,
+    request: &'a ResourceRequest,
+    served: &'a Served,
+    operation: Operation,
+) -> Result<Question<'a>, ApiError> {
+    let (object, old) = (Value::Null, Value::Null);
+    let options = json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"});
+    let (namespace, name, dry_run) = (request.namespace.as_str(), request.name.clone(), cx.dry_run()?);
+    Ok(Question {
+        cx,
+        served,
+        subresource: &request.subresource,
+        operation,
+        namespace,
+        name,
+        object,
+        old,
+        options,
+        dry_run,
+    })
 }
 
 fn writer<'a>(served: &Served, subresource: &'a str, name: &'a str, api_version: &'a str) -> Writer<'a> {

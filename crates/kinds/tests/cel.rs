@@ -452,9 +452,13 @@ fn expressions_are_checked_against_the_types_they_meet() {
     let map = cel::type_of_table(schema::type_named("core.v1.ConfigMap").unwrap());
     let types = [cel::Checked { shown: "apps/v1, Kind=Deployment".to_owned(), ty: deployment }];
     let warnings = cel::warnings(&spec, &types, Some(map));
-    let shown: Vec<String> =
-        warnings.iter().map(|w| format!("{}: {}", w["fieldRef"].as_str().unwrap(), w["warning"].as_str().unwrap())).collect();
-    check(&shown.join("\n"), expect![[r#"
+    let shown: Vec<String> = warnings
+        .iter()
+        .map(|w| format!("{}: {}", w["fieldRef"].as_str().unwrap(), w["warning"].as_str().unwrap()))
+        .collect();
+    check(
+        &shown.join("\n"),
+        expect![[r#"
         spec.validations[0].expression: apps/v1, Kind=Deployment: ERROR: <input>:1:22: found no matching overload for '_>_' applied to '(int, string)'
          | object.spec.replicas > '1'
          | .....................^
@@ -470,7 +474,8 @@ fn expressions_are_checked_against_the_types_they_meet() {
         spec.validations[3].expression: apps/v1, Kind=Deployment: ERROR: <input>:1:1: undeclared reference to 'params' (in container '')
          | params.data['a'] == 1 || object.metadata.labels['a'] == 'b'
          | ^
-    "#]]);
+    "#]],
+    );
     let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}});
     let widget = cel::Checked { shown: "e/v1, Kind=Widget".to_owned(), ty: cel::type_of_schema(&schema).unwrap() };
     let spec = json!({"validations": [
@@ -479,5 +484,10 @@ fn expressions_are_checked_against_the_types_they_meet() {
     ]});
     let warnings = cel::warnings(&spec, &[widget], None);
     assert_eq!(warnings.len(), 1);
-    assert!(warnings[0]["warning"].as_str().unwrap().starts_with("e/v1, Kind=Widget: ERROR: <input>:1:12: undefined field 'sizes'"));
+    assert!(
+        warnings[0]["warning"]
+            .as_str()
+            .unwrap()
+            .starts_with("e/v1, Kind=Widget: ERROR: <input>:1:12: undefined field 'sizes'")
+    );
 }

@@ -210,9 +210,10 @@ impl Rule {
             && has(&self.operations, question.operation.name())
             && has(&self.groups, served.group())
             && has(&self.versions, served.version())
-            && self.resources.iter().any(|(resource, subresource)| {
-                is(resource, served.plural()) && is(subresource, question.subresource)
-            })
+            && self
+                .resources
+                .iter()
+                .any(|(resource, subresource)| is(resource, served.plural()) && is(subresource, question.subresource))
             && (self.names.is_empty() || self.names.contains(&question.name))
     }
 }

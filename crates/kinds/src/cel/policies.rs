@@ -136,7 +136,8 @@ impl Compiler {
 
     fn audit(&mut self, spec: &Value, path: &FieldPath) -> Vec<(String, Expression)> {
         let annotations = list(spec, "auditAnnotations").enumerate().filter_map(|(n, annotation)| {
-            let expression = self.compile(annotation, "valueExpression", &path.index(n), &[Type::String, Type::Null])?;
+            let expression =
+                self.compile(annotation, "valueExpression", &path.index(n), &[Type::String, Type::Null])?;
             Some((text(annotation, "key").to_owned(), expression))
         });
         annotations.collect()

@@ -1,4 +1,6 @@
-//! Evaluates the expressions of webhooks and policies for a request: what they see, and what they may cost.
+//! Evaluates the expressions of policies for a request: what they see, and what they may cost.
+//!
+//! Kinds named here, and why: Namespace, because one counts as living in itself.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::ApiServer;
 use crate::admission::matching::{Asked, kind_of};
-use crate::admission::question::{Operation, Question};
+use crate::admission::question::Question;
 use crate::served::Served;
 
 const OUT_OF_BUDGET: &str =
@@ -163,18 +165,16 @@ impl<'v> Course<'_, 'v> {
         let mut call = PER_CALL_LIMIT;
         let value = expression.program.evaluate_with(&self.seen, &|name| self.variable(name), &mut call);
         self.spent.set(self.spent.get().saturating_add(PER_CALL_LIMIT - call));
-        let value = value.map_err(|error| {
-            EvalError::Failed(format!("composited variable {name:?} fails to evaluate: {error}"))
-        });
+        let value = value
+            .map_err(|error| EvalError::Failed(format!("composited variable {name:?} fails to evaluate: {error}")));
         self.made.borrow_mut().insert(name, value.clone());
         Some(value)
     }
 }
 
-/// The namespace of a request, as upstream tells it: a request to a namespace is one in that namespace.
+/// The namespace of a request, as upstream tells it: a namespace counts as living in itself.
 pub(crate) fn namespace_of<'q>(question: &'q Question<'_>) -> &'q str {
-    let own = question.served.is_core("Namespace") && question.operation != Operation::Create;
-    if own { &question.name } else { question.namespace }
+    if question.served.is_core("Namespace") { &question.name } else { question.namespace }
 }
 
 /// `request`. What is empty is not there, as in an AdmissionReview.
@@ -183,9 +183,8 @@ fn request(question: &Question<'_>, matched: &Served) -> Value {
         let (group, version, kind) = kind_of(served, question.subresource);
         json!({"group": group, "version": version, "kind": kind})
     };
-    let resource = |served: &Served| {
-        json!({"group": served.group(), "version": served.version(), "resource": served.plural()})
-    };
+    let resource =
+        |served: &Served| json!({"group": served.group(), "version": served.version(), "resource": served.plural()});
     let mut request = json!({
         "uid": "",
         "kind": kind(matched),

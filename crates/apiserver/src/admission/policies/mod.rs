@@ -19,9 +19,9 @@ use super::question::Question;
 use crate::ApiServer;
 use crate::served::Served;
 
-pub(crate) use cache::{Policies, policies_of};
 use cache::{Binding, Policy, Sort};
-pub(crate) use mutation::{Rounds, mutate};
+pub(crate) use cache::{Policies, policies_of};
+pub(crate) use mutation::mutate;
 use params::Failure;
 pub(crate) use validation::judge;
 

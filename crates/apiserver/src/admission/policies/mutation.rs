@@ -102,7 +102,8 @@ impl Rounds {
         for invocation in &invocations {
             let (policy, binding) = (&invocation.policy, &invocation.binding);
             let scene = Scene::new(server, question, &invocation.matched, holder.as_ref());
-            let mut object = in_form(server, question.served, &invocation.matched, &question.object).await?.into_owned();
+            let mut object =
+                in_form(server, question.served, &invocation.matched, &question.object).await?.into_owned();
             let old = in_form(server, question.served, &invocation.matched, &question.old).await?.into_owned();
             let sight = Sight { object: &object, old: &old, params: &invocation.params };
             let mut fail = |message: String| {
@@ -269,9 +270,7 @@ impl<'s> Form<'s> {
         let atomics = fields::atomics(self.place(), &decoded.value);
         if !atomics.is_empty() {
             let paths = atomics.join(", ");
-            return Err(format!(
-                "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {paths}"
-            ));
+            return Err(format!("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {paths}"));
         }
         Ok(fields::merge_configuration(self.place(), object, &decoded.value))
     }

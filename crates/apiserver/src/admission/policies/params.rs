@@ -68,12 +68,7 @@ fn served_of(server: &ApiServer, kind: &Value) -> Option<Served> {
     })
 }
 
-async fn find(
-    server: &ApiServer,
-    served: &Served,
-    namespace: &str,
-    reference: &Value,
-) -> Result<Vec<Value>, Failure> {
+async fn find(server: &ApiServer, served: &Served, namespace: &str, reference: &Value) -> Result<Vec<Value>, Failure> {
     let unreadable = |error: &dyn std::fmt::Display| Failure::Binding(error.to_string());
     let entries = match reference["name"].as_str() {
         Some(name) => server.store.get(&served.key(namespace, name)).into_iter().collect(),

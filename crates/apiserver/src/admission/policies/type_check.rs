@@ -67,8 +67,7 @@ fn kinds_of(catalogue: &Catalogue, constraints: &Value) -> Vec<Served> {
     let mut known = BTreeSet::new();
     for rule in constraints["resourceRules"].as_array().into_iter().flatten() {
         let texts = |field: &str| -> Vec<&str> {
-            let mut texts: Vec<&str> =
-                rule[field].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let mut texts: Vec<&str> = rule[field].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             texts.sort_unstable();
             texts
         };
