@@ -98,6 +98,7 @@ fn values_may_be_missing() {
         "!optional.none().optMap(x, x).hasValue()",
         "optional.none().or(optional.of(1)).value() == 1",
         "!optional.ofNonZeroValue(0).hasValue()",
+        "optional.unwrap([optional.of(1), optional.none()]) == [1] && [optional.none(), optional.of(2)].unwrapOpt() == [2]",
         "has({'a': {'b': 1}}.?a.b)",
     ]);
 }

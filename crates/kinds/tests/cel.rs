@@ -384,7 +384,8 @@ fn a_policy_is_compiled_with_its_variables() {
     );
     let bad = json!({
         "validations": [
-            {"expression": "variables.nothing"}, {"expression": "1"}, {"expression": "params.x"}
+            {"expression": "variables.nothing"}, {"expression": "1"}, {"expression": "params.x"},
+            {"expression": "true", "messageExpression": "string(authorizer.path('/a').check('get').allowed())"},
         ],
         "auditAnnotations": [{"key": "x", "valueExpression": "1"}],
     });
@@ -398,6 +399,9 @@ fn a_policy_is_compiled_with_its_variables() {
             spec.validations[2].expression: Invalid value: "params.x": compilation failed: ERROR: <input>:1:1: undeclared reference to 'params' (in container '')
              | params.x
              | ^
+            spec.validations[3].messageExpression: Invalid value: "string(authorizer.path('/a').check('get').allowed())": compilation failed: ERROR: <input>:1:8: undeclared reference to 'authorizer' (in container '')
+             | string(authorizer.path('/a').check('get').allowed())
+             | .......^
             spec.auditAnnotations[0].valueExpression: Invalid value: "1": must evaluate to one of [string null_type]
         "#]],
     );

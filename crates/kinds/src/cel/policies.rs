@@ -125,7 +125,11 @@ impl Compiler {
 
     fn validation(&mut self, validation: &Value, path: &FieldPath) -> Option<Validation> {
         let expression = self.compile(validation, "expression", path, &[Type::Bool]);
+        let before = self.environment.clone();
+        // Messages do not ask what somebody may do.
+        self.environment = before.clone().without("authorizer").without("authorizer.requestResource");
         let message_expression = self.compile(validation, "messageExpression", path, &[Type::String]);
+        self.environment = before;
         Some(Validation {
             expression: expression?,
             message: text(validation, "message").trim().to_owned(),

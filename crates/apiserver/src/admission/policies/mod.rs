@@ -21,7 +21,7 @@ use crate::served::Served;
 
 use cache::{Binding, Policy, Sort};
 pub(crate) use cache::{Policies, policies_of};
-pub(crate) use mutation::mutate;
+pub(crate) use mutation::{Rounds, mutate};
 use params::Failure;
 pub(crate) use validation::judge;
 

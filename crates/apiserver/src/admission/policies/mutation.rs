@@ -48,37 +48,33 @@ impl From<String> for Failure {
     }
 }
 
-/// Changes an object as all policies say that are bound to the request, and once more as those say that want to be asked again.
+/// Changes an object as the policies say that are bound to the request: in the first round all of them, in another one
+/// those who are due. Whether any of them had something to change.
 ///
 /// # Errors
 /// The refusal of a policy that cannot be evaluated, or 404 when the namespace is not there.
-pub(crate) async fn mutate(server: &ApiServer, question: &mut Question<'_>) -> Result<(), ApiError> {
-    let mut rounds = Rounds::default();
-    if rounds.go(server, question).await? {
-        rounds.go(server, question).await?;
+pub(crate) async fn mutate(
+    server: &ApiServer,
+    question: &mut Question<'_>,
+    rounds: &mut Rounds,
+) -> Result<bool, ApiError> {
+    let policies = server.policies();
+    if passes(&policies.mutating, question) {
+        return Ok(false);
     }
-    Ok(())
+    let again = std::mem::replace(&mut rounds.begun, true);
+    if again && rounds.output != question.object {
+        rounds.all_are_due();
+    }
+    if again && rounds.due.is_empty() {
+        return Ok(false);
+    }
+    let changed = rounds.ask(server, &policies.mutating, question, again).await?;
+    rounds.output.clone_from(&question.object);
+    Ok(changed)
 }
 
 impl Rounds {
-    /// One round: the first asks all, each after it those who are due. Whether another one is wanted.
-    ///
-    /// # Errors
-    /// As [`mutate`].
-    pub async fn go(&mut self, server: &ApiServer, question: &mut Question<'_>) -> Result<bool, ApiError> {
-        let policies = server.policies();
-        if passes(&policies.mutating, question) {
-            return Ok(false);
-        }
-        let again = std::mem::replace(&mut self.begun, true);
-        if again && self.output != question.object {
-            self.all_are_due();
-        }
-        let result = self.ask(server, &policies.mutating, question, again).await;
-        self.output = question.object.clone();
-        result.map(|()| !self.due.is_empty())
-    }
-
     fn all_are_due(&mut self) {
         self.due.append(&mut self.asked);
     }
@@ -89,7 +85,7 @@ impl Rounds {
         sort: &Sort,
         question: &mut Question<'_>,
         again: bool,
-    ) -> Result<(), ApiError> {
+    ) -> Result<bool, ApiError> {
         let asked = Asked::new(question);
         let (invocations, misfits) = invocations(server, sort, &asked).await;
         let holder = asked.holder(server)?.cloned();
@@ -147,7 +143,7 @@ impl Rounds {
         if changed {
             self.all_are_due();
         }
-        let Some((message, reason)) = errors.first() else { return Ok(()) };
+        let Some((message, reason)) = errors.first() else { return Ok(changed) };
         let (group, plural) = (question.served.group(), question.served.plural());
         let mut error = ApiError::forbidden(group, plural, shown_name(question), "");
         // Upstream leaves the code of what is forbidden.
