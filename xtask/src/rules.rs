@@ -30,6 +30,13 @@ const KIND_NAMES: &[(&str, &str, &str)] = &[
         "nothing is created in a namespace that is missing or ends",
     ),
     ("crates/apiserver/src/admission/mod.rs", "Namespace", "the first namespaces may not be deleted"),
+    ("crates/apiserver/src/admission/matching.rs", "Namespace", "one is selected by its own labels"),
+    ("crates/apiserver/src/admission/matching.rs", "namespaces", "objects are selected by the labels of theirs"),
+    (
+        "crates/apiserver/src/admission/policies/validation.rs",
+        "ValidatingAdmissionPolicy",
+        "refusals name it, and clients look for that",
+    ),
     ("crates/apiserver/src/lib.rs", "Namespace", "its own path is that of a namespace without anything in it"),
     ("crates/apiserver/src/admission/mod.rs", "Pod", "a pod acts as an account, and is completed by its classes"),
     ("crates/apiserver/src/admission/mod.rs", "PersistentVolumeClaim", "it grows as its class allows"),

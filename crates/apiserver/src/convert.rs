@@ -6,6 +6,7 @@ use object_model::{ApiError, meta};
 use serde_json::{Value, json};
 
 use crate::ApiServer;
+use crate::outbound::Webhook;
 use crate::served::Served;
 
 /// How long a webhook may take (upstream's number).
@@ -58,8 +59,9 @@ impl ApiServer {
             "kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1",
             "request": {"uid": uid, "desiredAPIVersion": version, "objects": sent},
         });
-        let config = &served.conversion["webhook"]["clientConfig"];
-        let answer = self.ask_webhook(config, &review, PATIENCE).await.map_err(|error| failed(format!("{error:#}")))?;
+        let webhook = Webhook::new(served.conversion["webhook"]["clientConfig"].clone());
+        let answer =
+            self.ask_webhook(&webhook, &review, PATIENCE).await.map_err(|error| failed(format!("{error:#}")))?;
         let response = &answer["response"];
         if response["uid"] != uid.as_str() {
             return Err(failed(format!("expected response.uid={uid:?}, got {}", response["uid"])));

@@ -81,12 +81,16 @@ pub struct ApiServer {
     /// Aggregated APIs, by the name of their APIService.
     remotes: Mutex<BTreeMap<String, Arc<aggregated::Remote>>>,
     front_proxy: OnceLock<FrontProxy>,
+    /// Who is asked before something is written.
+    webhooks: RwLock<Arc<admission::webhooks::Webhooks>>,
     /// Itself, for what goes on after a request.
     me: Weak<Self>,
     /// `host:port` as discovery tells it.
     address: String,
     ready: AtomicBool,
     claims: claims::Claims,
+    /// Who is being granted what of the quotas.
+    quotas: admission::quota::Quotas,
     metrics: metrics::Metrics,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -108,12 +112,14 @@ impl ApiServer {
         let services = definitions::stored_objects(store.as_ref(), |served| served.hooks().aggregates())?;
         let remotes = aggregated::remotes(&services);
         let known = remotes.values().cloned().collect();
+        let webhooks = admission::webhooks::Webhooks::of(store.as_ref(), &admission::webhooks::Webhooks::default())?;
         let catalogue = RwLock::new(definitions::catalogue_of(store.as_ref(), known)?);
         Ok(Arc::new_cyclic(|me| Self {
             catalogue,
             cleaning: Mutex::default(),
             remotes: Mutex::new(remotes),
             front_proxy: OnceLock::new(),
+            webhooks: RwLock::new(Arc::new(webhooks)),
             me: me.clone(),
             store,
             kubelet,
@@ -123,6 +129,7 @@ impl ApiServer {
             address,
             ready: AtomicBool::new(false),
             claims: claims::Claims::new(),
+            quotas: admission::quota::Quotas::default(),
             metrics: metrics::Metrics::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -321,7 +328,7 @@ impl ApiServer {
                 return self.answer_unstored(cx, r, &served, body).await;
             }
             match (r.subresource.as_str(), r.verb) {
-                ("token", _) => self.issue_token(cx, r, &served, &body),
+                ("token", _) => self.issue_token(cx, r, &served, &body).await,
                 ("binding", _) => self.bind(cx, r, &served, body).await,
                 ("eviction", _) => self.evict(cx, r, &served, body).await,
                 ("", "create") => self.create(cx, r, &served, body).await,

@@ -113,8 +113,9 @@ async fn a_webhook_that_does_not_answer_is_named() {
     let (code, message) = cluster.post(v2, json!({"metadata": {"name": "b"}, "spec": {"host": "x"}})).await.refusal();
     assert_eq!(code, 500);
     assert!(
-        message
-            .contains("conversion webhook for example.com/v2, Kind=Route failed: Post \"https://127.0.0.1:9/convert\""),
+        message.contains(
+            "conversion webhook for example.com/v2, Kind=Route failed: Post \"https://127.0.0.1:9/convert?timeout=30s\""
+        ),
         "{message}"
     );
     assert_eq!(cluster.get("/apis/example.com/v1/namespaces/default/routes").await.ok()["items"], json!([]));

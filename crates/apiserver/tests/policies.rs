@@ -3,7 +3,7 @@
 mod cluster;
 
 use auth::User;
-use cluster::{Answer, Cluster, DEPLOYMENTS, MAPS, deployment, map};
+use cluster::{Answer, Cluster, DEPLOYMENTS, MAPS, deployment, labelled, map};
 use serde_json::{Value, json};
 
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
@@ -133,7 +133,7 @@ async fn rules_and_selectors_say_what_a_policy_is_about() {
         assert_eq!(policy(&c.post(MAPS, map(name)).await), expected);
     }
     // A change that takes the label off is still about what had it.
-    assert_eq!(policy(&c.post(MAPS, cluster::labelled("l", "web")).await), "labels");
+    assert_eq!(policy(&c.post(MAPS, labelled("l", "web")).await), "labels");
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     assert_eq!(policy(&c.post(accounts, json!({"metadata": {"name": "x"}})).await), "excluded");
     let space = json!({"metadata": {"name": "web", "labels": {"tier": "web"}}});
@@ -317,6 +317,48 @@ async fn a_binding_may_only_warn_and_a_policy_may_ignore_its_failures() {
     let review = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
     c.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review).await.ok();
     c.delete(&format!("{GROUP}/validatingadmissionpolicies/all")).await.ok();
+}
+
+#[tokio::test]
+async fn deletions_scales_and_statuses_are_judged_as_what_they_are() {
+    let c = Cluster::start().await;
+    c.post(MAPS, labelled("kept", "web")).await.ok();
+    let rule =
+        json!([{"operations": ["DELETE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]);
+    let spec = json!({
+        "matchConstraints": {"resourceRules": rule, "objectSelector": {"matchLabels": {"tier": "web"}}},
+        "validations": [{
+            "expression": "object != null || request.options.kind != 'DeleteOptions' || request.name != oldObject.metadata.name",
+            "message": "kept", "reason": "Forbidden",
+        }],
+    });
+    c.judged_by("deletes", spec).await;
+    let answer = c.delete(&format!("{MAPS}/kept")).await;
+    assert_eq!((answer.code, said(&answer)), (403, "kept".into()));
+    c.merge(&format!("{MAPS}/kept"), json!({"metadata": {"labels": null}})).await.ok();
+    c.delete(&format!("{MAPS}/kept")).await.ok();
+
+    c.post(DEPLOYMENTS, deployment("d")).await.ok();
+    let spec = json!({
+        "matchConstraints": {"resourceRules": rules("apps", "deployments/*")},
+        "validations": [{
+            "expression": "request.subResource == 'scale' ? request.kind.kind == 'Scale' && object.spec.replicas < 5 : \
+                           object.spec.replicas == oldObject.spec.replicas && has(object.status)",
+        }],
+    });
+    c.judged_by("parts", spec).await;
+    let scale = format!("{DEPLOYMENTS}/d/scale");
+    c.merge(&scale, json!({"spec": {"replicas": 4}})).await.ok();
+    assert_eq!(c.merge(&scale, json!({"spec": {"replicas": 5}})).await.code, 422);
+    c.merge(&format!("{DEPLOYMENTS}/d/status"), json!({"status": {"replicas": 1}})).await.ok();
+    c.merge(&format!("{DEPLOYMENTS}/d"), json!({"spec": {"replicas": 9}})).await.ok();
+    let halves = "[JSONPatch{op: 'replace', path: '/spec/replicas', value: object.spec.replicas - 1}]";
+    let spec = json!({
+        "matchConstraints": {"resourceRules": rules("apps", "deployments/scale")}, "mutations": [patched(halves)],
+    });
+    c.changed_by("scales", spec).await;
+    let scaled = c.merge(&scale, json!({"spec": {"replicas": 3}})).await.ok();
+    assert_eq!((&scaled["kind"], &scaled["spec"]["replicas"]), (&json!("Scale"), &json!(2)));
 }
 
 #[tokio::test]

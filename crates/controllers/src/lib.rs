@@ -22,6 +22,7 @@ mod namespace;
 mod node_lifecycle;
 mod pods;
 mod replica_set;
+mod resource_quota;
 mod revisions;
 mod roles;
 mod rollout;
@@ -68,6 +69,7 @@ pub(crate) static CONTROLLERS: &[&Controller] = &[
     &volume_claim::CONTROLLER,
     &volume::CONTROLLER,
     &disruption::CONTROLLER,
+    &resource_quota::CONTROLLER,
 ];
 
 /// An object as controllers see it.

@@ -27,6 +27,7 @@ mod networking;
 mod node;
 mod pod_template;
 mod policy;
+pub mod quota;
 mod rbac;
 mod resource;
 mod rules;
@@ -342,6 +343,15 @@ pub struct DefaultClass {
     pub field: &'static str,
 }
 
+/// When webhooks are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Webhooks {
+    /// Before an object is judged: they may change it.
+    Mutating,
+    /// When it is complete: they may refuse it.
+    Validating,
+}
+
 /// What is special about a kind. Every hook does nothing, or the common thing, by default.
 ///
 /// The order of a write: [`Resource::default`] → admission → `prepare_…` → `stamp` → [`Resource::validate`] and, for a change,
@@ -454,6 +464,11 @@ pub trait Kind: Send + Sync {
 
     /// What the objects say of other requests as admission policies, if anything.
     fn policy_part(&self) -> Option<PolicyPart> {
+        None
+    }
+
+    /// When the servers that the objects name are asked about a request; `None` where they name none.
+    fn webhooks(&self) -> Option<Webhooks> {
         None
     }
 

@@ -58,14 +58,6 @@ impl<'q, 'a> Asked<'q, 'a> {
     }
 }
 
-/// The group, version and kind of what a request to a resource carries.
-pub(crate) fn kind_of<'s>(served: &'s Served, subresource: &str) -> (&'s str, &'s str, &'s str) {
-    match served.subresource(subresource) {
-        Some(sub) => (&sub.group, &sub.version, &sub.kind),
-        None => (served.group(), served.version(), served.kind()),
-    }
-}
-
 /// Whether nobody is asked: the configuration of those who are asked could not be mended otherwise, and questions to the
 /// server change nothing.
 pub(crate) fn is_exempt(served: &Served) -> bool {
@@ -79,8 +71,10 @@ pub(crate) fn is_exempt(served: &Served) -> bool {
 /// What requests somebody is asked about.
 #[derive(Debug)]
 pub(crate) struct Matcher {
-    /// Any of them must match. Without one, all requests do.
+    /// Any of them must match.
     rules: Vec<Rule>,
+    /// Whether all requests match where there are no rules.
+    lenient: bool,
     /// None of them may match.
     exclusions: Vec<Rule>,
     /// Whether a rule matches if it names another form of the same objects.
@@ -93,11 +87,15 @@ impl Matcher {
     /// Of the `matchConstraints` of a policy or the `matchResources` of a binding.
     pub fn of_resources(resources: &Value) -> Self {
         let exclusions = rules(&resources["excludeResourceRules"]);
-        Self { exclusions, ..Self::of(resources, "resourceRules") }
+        Self { exclusions, lenient: true, ..Self::of(resources, "resourceRules") }
     }
 
-    /// Of what holds rules in a field of this name, and selectors beside it.
-    pub fn of(holder: &Value, field: &str) -> Self {
+    /// Of a webhook.
+    pub fn of_webhook(webhook: &Value) -> Self {
+        Self::of(webhook, "rules")
+    }
+
+    fn of(holder: &Value, field: &str) -> Self {
         // What is stored has been validated; a selector that cannot be read selects nothing.
         let selector = |field: &str| match holder.get(field).filter(|selector| !selector.is_null()) {
             Some(selector) => LabelSelector::from_object(selector).unwrap_or_else(|_| LabelSelector::nothing()),
@@ -105,6 +103,7 @@ impl Matcher {
         };
         Self {
             rules: rules(&holder[field]),
+            lenient: false,
             exclusions: Vec::new(),
             equivalent: holder["matchPolicy"] != "Exact",
             namespaces: selector("namespaceSelector"),
@@ -117,7 +116,7 @@ impl Matcher {
     /// # Errors
     /// 404 when the namespace, whose labels decide, is not there.
     pub fn matches(&self, server: &ApiServer, asked: &Asked<'_, '_>) -> Result<Option<Served>, ApiError> {
-        let found = if self.rules.is_empty() {
+        let found = if self.lenient && self.rules.is_empty() {
             Some(asked.question.served.clone())
         } else {
             self.matching(&self.rules, server, asked)

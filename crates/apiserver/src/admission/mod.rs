@@ -1,4 +1,5 @@
-//! Built-in admission: what a request must satisfy beyond its own fields.
+//! Admission: what a request must satisfy beyond its own fields. The order in which everybody is asked is in [`chain`];
+//! here is what the server itself has to say.
 //!
 //! Kinds named here, and why: Namespace, because objects may only be made in one that exists and stays (upstream's
 //! NamespaceLifecycle); Pod and ServiceAccount, because a pod acts as an account (upstream's ServiceAccount);
@@ -7,16 +8,22 @@
 //! away more than they have.
 
 mod certificates;
+pub(crate) mod chain;
+mod connect;
 mod default_class;
 mod escalation;
+mod evaluation;
+pub(crate) mod expressions;
 mod limits;
 mod matching;
 pub(crate) mod policies;
 mod priority;
 pub(crate) mod question;
+pub(crate) mod quota;
 mod runtime_class;
 mod service_account;
 mod storage;
+pub(crate) mod webhooks;
 
 use auth::User;
 use object_model::{ApiError, meta};

@@ -86,6 +86,11 @@ impl Sort {
 }
 
 impl Policies {
+    /// Whether nobody is to be asked about anything.
+    pub fn is_empty(&self) -> bool {
+        self.validating.is_empty() && self.mutating.is_empty()
+    }
+
     /// Takes note of a policy or binding as it stands now, or that there is none any more.
     fn observe(&mut self, part: PolicyPart, name: &str, object: Option<&Value>) {
         let sort = if part.mutating { &mut self.mutating } else { &mut self.validating };

@@ -2,7 +2,6 @@
 //! (MutatingAdmissionPolicy), where a binding applies them.
 
 mod cache;
-mod evaluation;
 mod mutation;
 mod params;
 mod type_check;
@@ -71,8 +70,7 @@ async fn invocations(server: &ApiServer, sort: &Sort, asked: &Asked<'_, '_>) -> 
                     continue;
                 }
             }
-            let namespace = evaluation::namespace_of(asked.question);
-            match params::collect(server, policy, binding, namespace).await {
+            match params::collect(server, policy, binding, asked.question.namespace).await {
                 Ok(params) => found.extend(params.into_iter().map(|params| Invocation {
                     policy: policy.clone(),
                     binding: binding.clone(),

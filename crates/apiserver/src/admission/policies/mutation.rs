@@ -10,10 +10,11 @@ use schema::fields::{self, Place};
 use serde_json::Value;
 
 use super::cache::Sort;
-use super::evaluation::{Scene, Sight};
 use super::{Invocation, in_form, invocations, passes, shown_name};
 use crate::ApiServer;
-use crate::admission::matching::{Asked, kind_of};
+use crate::admission::evaluation::{Scene, Sight};
+use crate::admission::expressions::kind_of;
+use crate::admission::matching::Asked;
 use crate::admission::question::Question;
 use crate::served::Served;
 

@@ -5,9 +5,9 @@ use kinds::cel::{RUNTIME_BUDGET, Validation};
 use object_model::{ApiError, Reason};
 
 use super::cache::{Binding, Policy};
-use super::evaluation::{Course, OutOfBudget, Scene, Sight};
 use super::{in_form, invocations, passes, shown_name};
 use crate::ApiServer;
+use crate::admission::evaluation::{Course, OutOfBudget, Scene, Sight};
 use crate::admission::matching::Asked;
 use crate::admission::question::Question;
 

@@ -1,19 +1,16 @@
-//! Evaluates the expressions of policies for a request: what they see, and what they may cost.
-//!
-//! Kinds named here, and why: Namespace, because one counts as living in itself.
+//! Evaluates the expressions of webhooks and policies for a request: what they see, and what they may cost.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use auth::{Attributes, User};
-use expressions::{Access, Authorize, Decision, EvalError, Question as AccessQuestion, Value as CelValue};
+use expressions::{Access, EvalError, Value as CelValue};
 use kinds::cel::{CONDITIONS_BUDGET, Expression, PER_CALL_LIMIT};
 use serde_json::{Value, json};
 
+use super::expressions::{authorizer, request};
+use super::matching::Asked;
+use super::question::Question;
 use crate::ApiServer;
-use crate::admission::matching::{Asked, kind_of};
-use crate::admission::question::Question;
 use crate::served::Served;
 
 const OUT_OF_BUDGET: &str =
@@ -25,10 +22,8 @@ pub(crate) struct Scene {
     request: Value,
     /// `namespaceObject`; null for what lives in no namespace.
     namespace: Value,
-    /// `authorizer`.
-    access: Access,
-    /// `authorizer.requestResource`.
-    own: Access,
+    /// `authorizer` and `authorizer.requestResource`; nobody can be asked when the server goes away.
+    access: Option<(Access, Access)>,
 }
 
 /// The objects that expressions see.
@@ -45,21 +40,10 @@ pub(crate) struct Sight<'v> {
 impl Scene {
     /// What there is to see of a question, matched as a resource; `holder` is the namespace it is about.
     pub fn new(server: &ApiServer, question: &Question<'_>, matched: &Served, holder: Option<&Value>) -> Self {
-        let authorizer: Arc<dyn Authorize> =
-            Arc::new(Authorizer { server: server.me.clone(), user: question.cx.user.clone() });
-        let own = AccessQuestion {
-            group: question.served.group().to_owned(),
-            resource: question.served.plural().to_owned(),
-            subresource: question.subresource.to_owned(),
-            namespace: namespace_of(question).to_owned(),
-            name: question.name.clone(),
-            ..AccessQuestion::default()
-        };
         Self {
             request: request(question, matched),
             namespace: holder.map_or(Value::Null, shown_namespace),
-            access: Access::new(authorizer.clone()),
-            own: Access::of_resource(authorizer, own),
+            access: authorizer(server, question),
         }
     }
 
@@ -70,15 +54,17 @@ impl Scene {
         variables: &'p [(String, Expression)],
         budget: u64,
     ) -> Course<'p, 'v> {
-        let seen = vec![
+        let mut seen = vec![
             ("object", CelValue::dynamic(sight.object)),
             ("oldObject", CelValue::dynamic(sight.old)),
             ("request", CelValue::dynamic(&self.request)),
             ("params", CelValue::dynamic(sight.params)),
             ("namespaceObject", CelValue::dynamic(&self.namespace)),
-            ("authorizer", CelValue::Access(self.access.clone())),
-            ("authorizer.requestResource", CelValue::Access(self.own.clone())),
         ];
+        if let Some((anything, own)) = &self.access {
+            seen.push(("authorizer", CelValue::Access(anything.clone())));
+            seen.push(("authorizer.requestResource", CelValue::Access(own.clone())));
+        }
         Course { seen, variables, made: RefCell::default(), spent: Cell::new(0), budget }
     }
 
@@ -172,44 +158,6 @@ impl<'v> Course<'_, 'v> {
     }
 }
 
-/// The namespace of a request, as upstream tells it: a namespace counts as living in itself.
-pub(crate) fn namespace_of<'q>(question: &'q Question<'_>) -> &'q str {
-    if question.served.is_core("Namespace") { &question.name } else { question.namespace }
-}
-
-/// `request`. What is empty is not there, as in an AdmissionReview.
-fn request(question: &Question<'_>, matched: &Served) -> Value {
-    let kind = |served: &Served| {
-        let (group, version, kind) = kind_of(served, question.subresource);
-        json!({"group": group, "version": version, "kind": kind})
-    };
-    let resource =
-        |served: &Served| json!({"group": served.group(), "version": served.version(), "resource": served.plural()});
-    let mut request = json!({
-        "uid": "",
-        "kind": kind(matched),
-        "resource": resource(matched),
-        "requestKind": kind(question.served),
-        "requestResource": resource(question.served),
-        "operation": question.operation.name(),
-        "userInfo": question.cx.user.to_value(),
-        "dryRun": question.dry_run,
-    });
-    let texts = [
-        ("subResource", question.subresource),
-        ("requestSubResource", question.subresource),
-        ("name", &question.name),
-        ("namespace", namespace_of(question)),
-    ];
-    for (field, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
-        request[field] = text.into();
-    }
-    if !question.options.is_null() {
-        request["options"] = question.options.clone();
-    }
-    request
-}
-
 /// What expressions see of a namespace.
 fn shown_namespace(holder: &Value) -> Value {
     const SHOWN: [&str; 12] = [
@@ -231,44 +179,6 @@ fn shown_namespace(holder: &Value) -> Value {
     let metadata: serde_json::Map<_, _> = metadata.map(|(field, value)| (field.clone(), value.clone())).collect();
     let part = |field: &str| holder.get(field).cloned().unwrap_or_else(|| json!({}));
     json!({"metadata": metadata, "spec": part("spec"), "status": part("status")})
-}
-
-/// Answers for a user by the policy of the server.
-struct Authorizer {
-    server: std::sync::Weak<ApiServer>,
-    user: User,
-}
-
-impl std::fmt::Debug for Authorizer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "authorizer of {}", self.user.name)
-    }
-}
-
-impl Authorize for Authorizer {
-    fn decide(&self, question: &AccessQuestion) -> Decision {
-        let Some(server) = self.server.upgrade() else {
-            return Decision { error: "the server is going away".to_owned(), ..Decision::default() };
-        };
-        let account = question.service_account.as_ref();
-        let account = account.map(|(namespace, name)| User::service_account_of(namespace, name, "", BTreeMap::new()));
-        let resource = if question.subresource.is_empty() {
-            question.resource.clone()
-        } else {
-            format!("{}/{}", question.resource, question.subresource)
-        };
-        let attributes = Attributes {
-            user: account.as_ref().unwrap_or(&self.user),
-            verb: &question.verb,
-            group: &question.group,
-            resource: resource.into(),
-            namespace: &question.namespace,
-            name: &question.name,
-            path: &question.path,
-        };
-        let (allowed, reason) = server.with_policy(|policy| policy.verdict(&attributes));
-        Decision { allowed, reason, error: String::new() }
-    }
 }
 
 impl Asked<'_, '_> {
