@@ -339,8 +339,10 @@ async fn deletions_scales_and_statuses_are_judged_as_what_they_are() {
     c.delete(&format!("{MAPS}/kept")).await.ok();
 
     c.post(DEPLOYMENTS, deployment("d")).await.ok();
+    let mut parts = rules("apps", "deployments/scale");
+    parts[0]["resources"] = json!(["deployments/scale", "deployments/status"]);
     let spec = json!({
-        "matchConstraints": {"resourceRules": rules("apps", "deployments/*")},
+        "matchConstraints": {"resourceRules": parts},
         "validations": [{
             "expression": "request.subResource == 'scale' ? request.kind.kind == 'Scale' && object.spec.replicas < 5 : \
                            object.spec.replicas == oldObject.spec.replicas && has(object.status)",

@@ -463,22 +463,22 @@ fn expressions_are_checked_against_the_types_they_meet() {
     check(
         &shown.join("\n"),
         expect![[r#"
-        spec.validations[0].expression: apps/v1, Kind=Deployment: ERROR: <input>:1:22: found no matching overload for '_>_' applied to '(int, string)'
-         | object.spec.replicas > '1'
-         | .....................^
+            spec.validations[0].expression: apps/v1, Kind=Deployment: ERROR: <input>:1:22: found no matching overload for '_>_' applied to '(int, string)'
+             | object.spec.replicas > '1'
+             | .....................^
 
-        spec.validations[0].messageExpression: apps/v1, Kind=Deployment: ERROR: <input>:1:8: found no matching overload for '_+_' applied to '(string, int)'
-         | 'got ' + object.spec.replicas
-         | .......^
+            spec.validations[0].messageExpression: apps/v1, Kind=Deployment: ERROR: <input>:1:8: found no matching overload for '_+_' applied to '(string, int)'
+             | 'got ' + object.spec.replicas
+             | .......^
 
-        spec.validations[2].expression: apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'nothing'
-         | object.spec.nothing == 1
-         | ...........^
+            spec.validations[2].expression: apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'nothing'
+             | object.spec.nothing == 1
+             | ...........^
 
-        spec.validations[3].expression: apps/v1, Kind=Deployment: ERROR: <input>:1:1: undeclared reference to 'params' (in container '')
-         | params.data['a'] == 1 || object.metadata.labels['a'] == 'b'
-         | ^
-    "#]],
+            spec.validations[3].expression: apps/v1, Kind=Deployment: ERROR: <input>:1:18: found no matching overload for '_==_' applied to '(string, int)'
+             | params.data['a'] == 1 || object.metadata.labels['a'] == 'b'
+             | .................^
+        "#]],
     );
     let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}});
     let widget = cel::Checked { shown: "e/v1, Kind=Widget".to_owned(), ty: cel::type_of_schema(&schema).unwrap() };
