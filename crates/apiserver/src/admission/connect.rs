@@ -14,7 +14,8 @@ use crate::served::{Served, schema_of};
 
 impl ApiServer {
     /// Asks everybody who has a say about a connection. `path` is what follows the name of the subresource, where the
-    /// connection goes on to a path. Returned are the options as somebody has changed them, if somebody did.
+    /// connection goes on to a path. Returned is the query that says the options as somebody has changed them, if somebody
+    /// did.
     ///
     /// # Errors
     /// Whatever one of them says against it.
@@ -24,15 +25,31 @@ impl ApiServer {
         request: &ResourceRequest,
         served: &Served,
         path: &str,
-    ) -> Result<Option<Value>, ApiError> {
+    ) -> Result<Option<String>, ApiError> {
         if chain::is_idle(self) {
             return Ok(None);
         }
         let mut question = Question::of(cx, request, served, Operation::Connect)?;
         question.object = options(cx, served, &request.subresource, path)?;
         let changed = chain::admit(self, &mut question).await?;
-        Ok(changed.then_some(question.object))
+        Ok(changed.then(|| query(&question.object)))
     }
+}
+
+/// Options as a query. The path is no part of it.
+fn query(options: &Value) -> String {
+    let mut parts = Vec::new();
+    for (name, value) in options.as_object().into_iter().flatten() {
+        if matches!(name.as_str(), "kind" | "apiVersion" | "path") {
+            continue;
+        }
+        let values = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
+        parts.extend(values.iter().map(|value| {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            format!("{name}={}", percent_encoding::utf8_percent_encode(&text, percent_encoding::NON_ALPHANUMERIC))
+        }));
+    }
+    parts.join("&")
 }
 
 /// The options of a connection. Which there are is told by their type.
@@ -66,4 +83,17 @@ fn options(cx: &Context, served: &Served, subresource: &str, path: &str) -> Resu
 fn number(name: &str, text: &str) -> Result<Value, ApiError> {
     let number = text.parse::<i32>().map(Value::from);
     number.map_err(|_| ApiError::bad_request(format!("invalid value for {name}: {text:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_become_a_query_again() {
+        let options = json!({
+            "kind": "PodExecOptions", "apiVersion": "v1", "stdin": true, "container": "a b", "command": ["sh", "-c"],
+        });
+        assert_eq!(query(&options), "command=sh&command=%2Dc&container=a%20b&stdin=true");
+    }
 }
