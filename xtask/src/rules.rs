@@ -31,7 +31,6 @@ const KIND_NAMES: &[(&str, &str, &str)] = &[
     ),
     ("crates/apiserver/src/admission/mod.rs", "Namespace", "the first namespaces may not be deleted"),
     ("crates/apiserver/src/admission/matching.rs", "Namespace", "one is selected by its own labels"),
-    ("crates/apiserver/src/admission/matching.rs", "namespaces", "objects are selected by the labels of theirs"),
     (
         "crates/apiserver/src/admission/policies/validation.rs",
         "ValidatingAdmissionPolicy",
@@ -41,6 +40,8 @@ const KIND_NAMES: &[(&str, &str, &str)] = &[
     ("crates/apiserver/src/admission/mod.rs", "Pod", "a pod acts as an account, and is completed by its classes"),
     ("crates/apiserver/src/admission/mod.rs", "PersistentVolumeClaim", "it grows as its class allows"),
     ("crates/apiserver/src/admission/mod.rs", "PriorityClass", "one only is the default"),
+    ("crates/apiserver/src/write.rs", "Namespace", "one that is made counts as living in itself"),
+    ("crates/apiserver/src/admission/quota.rs", "*", "a quota is what a namespace may use"),
     ("crates/apiserver/src/admission/certificates.rs", "*", "who consents and signs depends on the signer"),
     ("crates/apiserver/src/admission/limits.rs", "*", "a namespace limits what its pods and claims ask for"),
     ("crates/apiserver/src/admission/priority.rs", "*", "a pod has the priority of its class"),

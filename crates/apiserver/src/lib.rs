@@ -119,8 +119,8 @@ impl ApiServer {
         let policies = RwLock::new(admission::policies::policies_of(store.as_ref())?);
         let services = definitions::stored_objects(store.as_ref(), |served| served.hooks().aggregates())?;
         let remotes = aggregated::remotes(&services);
-        let webhooks = admission::webhooks::Webhooks::of(store.as_ref(), &admission::webhooks::Webhooks::default())?;
         let known = definitions::definitions(store.as_ref(), &definitions::Definitions::new())?;
+        let webhooks = admission::webhooks::Webhooks::of(store.as_ref(), &admission::webhooks::Webhooks::default())?;
         let catalogue = catalogue::Catalogue::new(known, remotes.values().cloned().collect());
         let server = Arc::new_cyclic(|me| Self {
             catalogue: RwLock::new(Arc::new(catalogue)),

@@ -16,7 +16,7 @@ pub(crate) struct Asked<'q, 'a> {
     /// The question.
     pub question: &'q Question<'a>,
     /// The namespace it is about.
-    holder: OnceLock<Option<Value>>,
+    holder: OnceLock<Value>,
     /// Other forms in which the same objects are served.
     equivalents: OnceLock<Vec<Served>>,
 }
@@ -37,11 +37,9 @@ impl<'q, 'a> Asked<'q, 'a> {
             return Ok(None);
         }
         if self.holder.get().is_none() {
-            let holder = server.stored_object("namespaces", "", name)?;
-            let holder = holder.ok_or_else(|| ApiError::not_found("", "namespaces", name))?;
-            _ = self.holder.set(Some(holder));
+            _ = self.holder.set(super::holder(server, name)?);
         }
-        Ok(self.holder.get().and_then(Option::as_ref))
+        Ok(self.holder.get())
     }
 
     /// The other resources that serve the same objects, and have the subresource as well.

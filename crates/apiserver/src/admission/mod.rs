@@ -60,11 +60,7 @@ pub async fn admit_create(
     if !served.namespaced() {
         return Ok(());
     }
-    let namespaces = Served::find("", "v1", "namespaces")?;
-    let Some(entry) = server.store.get(&namespaces.key("", namespace)) else {
-        return Err(ApiError::not_found("", "namespaces", namespace));
-    };
-    let holder = stored::decode(&namespaces, &entry)?;
+    let holder = holder(server, namespace)?;
     if meta::deletion_timestamp(&holder).is_some() {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
         return Err(ApiError::forbidden(served.group(), served.plural(), meta::name(object), why)
@@ -81,6 +77,14 @@ pub async fn admit_create(
         limits::judge_claim(server, namespace, object)?;
     }
     Ok(())
+}
+
+/// A namespace.
+///
+/// # Errors
+/// 404 when it does not exist.
+fn holder(server: &ApiServer, namespace: &str) -> Result<Value, ApiError> {
+    server.object(&Served::find("", "v1", "namespaces")?, "", namespace)
 }
 
 /// The stored objects of a kind: of one namespace, or all of them.
