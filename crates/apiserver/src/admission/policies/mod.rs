@@ -7,10 +7,9 @@ mod params;
 mod type_check;
 mod validation;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use object_model::{ApiError, meta};
+use object_model::meta;
 use serde_json::Value;
 
 use super::matching::{Asked, is_exempt};
@@ -100,26 +99,4 @@ fn shown_name<'q>(question: &'q Question<'_>) -> &'q str {
         .into_iter()
         .find(|name| !name.is_empty())
         .unwrap_or("Unknown")
-}
-
-/// An object in the form of another resource that serves the same ones.
-async fn in_form<'o>(
-    server: &ApiServer,
-    from: &Served,
-    to: &Served,
-    object: &'o Value,
-) -> Result<Cow<'o, Value>, ApiError> {
-    let same = from.group() == to.group() && from.version() == to.version();
-    if same || !object.is_object() || object["kind"] != from.kind() {
-        return Ok(Cow::Borrowed(object));
-    }
-    let object = object.clone();
-    if to.by_webhook() {
-        let mut shown = server.in_version(to, &to.api_version(), vec![object]).await?;
-        return shown.pop().map(Cow::Owned).ok_or_else(|| ApiError::internal("a conversion lost the object"));
-    }
-    let mut object = if from.converts() { from.hooks().stored(object) } else { object };
-    object["apiVersion"] = to.api_version().into();
-    object["kind"] = to.kind().into();
-    Ok(Cow::Owned(if to.converts() { to.hooks().served(object) } else { object }))
 }

@@ -10,7 +10,7 @@ use schema::fields::{self, Place};
 use serde_json::Value;
 
 use super::cache::Sort;
-use super::{Invocation, in_form, invocations, passes, shown_name};
+use super::{Invocation, invocations, passes, shown_name};
 use crate::ApiServer;
 use crate::admission::evaluation::{Scene, Sight};
 use crate::admission::expressions::kind_of;
@@ -99,9 +99,8 @@ impl Rounds {
         for invocation in &invocations {
             let (policy, binding) = (&invocation.policy, &invocation.binding);
             let scene = Scene::new(server, question, &invocation.matched, holder.as_ref());
-            let mut object =
-                in_form(server, question.served, &invocation.matched, &question.object).await?.into_owned();
-            let old = in_form(server, question.served, &invocation.matched, &question.old).await?.into_owned();
+            let mut object = server.in_form(question.served, &invocation.matched, &question.object).await?.into_owned();
+            let old = server.in_form(question.served, &invocation.matched, &question.old).await?.into_owned();
             let sight = Sight { object: &object, old: &old, params: &invocation.params };
             let mut fail = |message: String| {
                 if policy.fails {
@@ -132,7 +131,7 @@ impl Rounds {
                 }
                 changed = true;
             }
-            let object = in_form(server, &invocation.matched, question.served, &object).await?.into_owned();
+            let object = server.in_form(&invocation.matched, question.served, &object).await?.into_owned();
             if object != question.object {
                 question.object = object;
                 self.all_are_due();

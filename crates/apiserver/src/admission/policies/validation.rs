@@ -5,7 +5,7 @@ use kinds::cel::{RUNTIME_BUDGET, Validation};
 use object_model::{ApiError, Reason};
 
 use super::cache::{Binding, Policy};
-use super::{in_form, invocations, passes, shown_name};
+use super::{invocations, passes, shown_name};
 use crate::ApiServer;
 use crate::admission::evaluation::{Course, OutOfBudget, Scene, Sight};
 use crate::admission::matching::Asked;
@@ -38,8 +38,8 @@ pub(crate) async fn judge(server: &ApiServer, question: &Question<'_>) -> Result
     }
     for invocation in &invocations {
         let (policy, binding) = (&invocation.policy, &invocation.binding);
-        let object = in_form(server, question.served, &invocation.matched, &question.object).await?;
-        let old = in_form(server, question.served, &invocation.matched, &question.old).await?;
+        let object = server.in_form(question.served, &invocation.matched, &question.object).await?;
+        let old = server.in_form(question.served, &invocation.matched, &question.old).await?;
         let scene = asked.scene(server, &invocation.matched)?;
         let sight = Sight { object: &object, old: &old, params: &invocation.params };
         let (failed, broken) = verdict(policy, &scene, sight);
