@@ -35,8 +35,12 @@ impl Quotas {
         all.entry(namespace.to_owned()).or_default().clone()
     }
 
+    /// Forgets a namespace that has no quotas any more, unless somebody is still being granted something there.
     fn forget(&self, namespace: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.get(namespace).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+            all.remove(namespace);
+        }
     }
 }
 
