@@ -1,5 +1,6 @@
 //! Custom objects from one version to another, where their definition names a webhook that knows how.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use object_model::{ApiError, meta};
@@ -36,6 +37,31 @@ impl ApiServer {
         }
         let mut shown = self.shown(served, vec![object]).await?;
         shown.pop().ok_or_else(|| ApiError::internal("a conversion lost the object"))
+    }
+
+    /// An object in the form of another resource that serves the same ones. What is no such object stays as it is.
+    ///
+    /// # Errors
+    /// As [`Self::shown`].
+    pub(crate) async fn in_form<'o>(
+        &self,
+        from: &Served,
+        to: &Served,
+        object: &'o Value,
+    ) -> Result<Cow<'o, Value>, ApiError> {
+        let same = from.group() == to.group() && from.version() == to.version();
+        if same || object["kind"] != from.kind() {
+            return Ok(Cow::Borrowed(object));
+        }
+        let object = object.clone();
+        if to.by_webhook() {
+            let mut objects = self.in_version(to, &to.api_version(), vec![object]).await?;
+            return objects.pop().map(Cow::Owned).ok_or_else(|| ApiError::internal("a conversion lost the object"));
+        }
+        let mut object = if from.converts() { from.hooks().stored(object) } else { object };
+        object["apiVersion"] = to.api_version().into();
+        object["kind"] = to.kind().into();
+        Ok(Cow::Owned(if to.converts() { to.hooks().served(object) } else { object }))
     }
 
     /// Objects in a version, by the webhook of their definition. Those that are in it already stay as they are.

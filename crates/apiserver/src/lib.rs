@@ -75,6 +75,8 @@ pub struct ApiServer {
     tokens: TokenKey,
     /// Roles and bindings as they are stored.
     policy: RwLock<Policy>,
+    /// Admission policies as they are stored.
+    policies: RwLock<Arc<admission::policies::Policies>>,
     /// What is served.
     catalogue: RwLock<Arc<catalogue::Catalogue>>,
     /// How many definitions are being written.
@@ -114,6 +116,7 @@ impl ApiServer {
         address: String,
     ) -> anyhow::Result<Arc<Self>> {
         let policy = RwLock::new(authorize::policy_of(store.as_ref())?);
+        let policies = RwLock::new(admission::policies::policies_of(store.as_ref())?);
         let services = definitions::stored_objects(store.as_ref(), |served| served.hooks().aggregates())?;
         let remotes = aggregated::remotes(&services);
         let known = definitions::definitions(store.as_ref(), &definitions::Definitions::new())?;
@@ -132,6 +135,7 @@ impl ApiServer {
             kubelet,
             tokens,
             policy,
+            policies,
             address,
             ready: AtomicBool::new(false),
             claims: claims::Claims::new(),

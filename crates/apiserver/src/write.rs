@@ -105,6 +105,7 @@ impl ApiServer {
             }
             self.settle(served, object)?;
             served.normalise(object);
+            self.check_types(served, object);
             let name = meta::name(object).to_owned();
             judge(served, &name, &served.validate(object))?;
             let dry_run = question.dry_run;
@@ -226,7 +227,7 @@ impl ApiServer {
             };
             let patched = patched.map_err(|e| match e {
                 schema::PatchError::Malformed(text) => ApiError::bad_request(text),
-                schema::PatchError::DoesNotApply(text) => ApiError::new(
+                schema::PatchError::DoesNotApply(text) | schema::PatchError::TestFailed(text) => ApiError::new(
                     Reason::Invalid,
                     format!("the server rejected our request due to an error in our request: {text}"),
                 ),
@@ -459,6 +460,9 @@ impl ApiServer {
         served.normalise(&mut wanted);
         if served.has_generation && request.subresource != "status" && hooks.spec_changed(&wanted, current) {
             meta::set(&mut wanted, "generation", meta::generation(current) + 1);
+        }
+        if request.subresource.is_empty() {
+            self.check_types(served, &mut wanted);
         }
         let name = &request.name;
         if meta::deletion_timestamp(current).is_some() {

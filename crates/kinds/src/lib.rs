@@ -317,6 +317,15 @@ pub fn resource_of_kind(api_version: &str, kind: &str) -> Option<&'static Resour
     RESOURCES.iter().copied().find(|row| row.kind == kind && row.api_version() == api_version)
 }
 
+/// What an object is to the admission policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicyPart {
+    /// Whether the policy changes objects, and does not judge them.
+    pub mutating: bool,
+    /// Whether it is a binding, and not the policy itself.
+    pub binding: bool,
+}
+
 /// The moment at which something is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now(pub jiff::Timestamp);
@@ -451,6 +460,11 @@ pub trait Kind: Send + Sync {
     /// Whether the objects say who else answers for a version of an API group.
     fn aggregates(&self) -> bool {
         false
+    }
+
+    /// What the objects say of other requests as admission policies, if anything.
+    fn policy_part(&self) -> Option<PolicyPart> {
+        None
     }
 
     /// When the servers that the objects name are asked about a request; `None` where they name none.

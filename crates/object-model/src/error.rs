@@ -237,9 +237,12 @@ impl ApiError {
         self
     }
 
-    /// Adds a cause (`reason`, `message`) to the details.
+    /// Adds a cause (`reason`, `message`) to the details; the reason may be empty.
     #[must_use]
     pub fn cause(self, reason: &str, message: &str) -> Self {
+        if reason.is_empty() {
+            return self.with_cause(json!({"message": message}));
+        }
         self.with_cause(json!({"reason": reason, "message": message}))
     }
 

@@ -6,7 +6,7 @@ use object_model::ApiError;
 use serde_json::{Value, json};
 
 use super::question::{Operation, Question};
-use super::webhooks::{self, Rounds};
+use super::{policies, webhooks};
 use crate::context::Context;
 use crate::request::ResourceRequest;
 use crate::served::Served;
@@ -62,8 +62,7 @@ fn options(cx: &Context, operation: Operation) -> Value {
 
 /// Whether nobody outside has a say in any request.
 pub(crate) fn is_idle(server: &ApiServer) -> bool {
-    // Policies count here, too.
-    server.webhooks().is_empty()
+    server.webhooks().is_empty() && server.policies().is_empty()
 }
 
 /// Asks those who may change the object; whether somebody outside did.
@@ -72,23 +71,23 @@ pub(crate) fn is_idle(server: &ApiServer) -> bool {
 /// Whatever one of them says against the request.
 pub(crate) async fn mutate(server: &ApiServer, question: &mut Question<'_>) -> Result<bool, ApiError> {
     complete(server, question).await?;
-    if !server.webhooks().mutate() {
+    if !server.webhooks().mutate() && server.policies().mutating.is_empty() {
         return Ok(false);
     }
     let before = managers::noted(&question.object);
-    let mut rounds = Rounds::default();
-    // Policies that change the object are asked here, before the webhooks.
-    let changed = webhooks::mutate(server, question, &mut rounds).await?;
+    let (mut by_policies, mut by_webhooks) = (policies::Rounds::default(), webhooks::Rounds::default());
+    let mut changed = policies::mutate(server, question, &mut by_policies).await?;
+    changed |= webhooks::mutate(server, question, &mut by_webhooks).await?;
     if changed {
         // What was complete may not be so any more: everybody has another look, and that is the last one.
         let left = question.object.clone();
         complete(server, question).await?;
+        policies::mutate(server, question, &mut by_policies).await?;
         if question.object != left {
-            rounds.changed();
+            by_webhooks.changed();
         }
-        rounds.again();
-        // Policies that change the object and want to be asked again are asked here.
-        webhooks::mutate(server, question, &mut rounds).await?;
+        by_webhooks.again();
+        webhooks::mutate(server, question, &mut by_webhooks).await?;
         managers::restore_if_broken(&mut question.object, before, question.cx);
     }
     Ok(changed)
@@ -112,7 +111,7 @@ pub(crate) async fn judge(server: &ApiServer, question: &Question<'_>) -> Result
         let place = (question.namespace, question.subresource);
         super::admit_update(server, &question.cx.user, question.served, place, &question.object, &question.old)?;
     }
-    // Policies that judge the object are asked here, before the webhooks.
+    policies::judge(server, question).await?;
     webhooks::judge(server, question).await
 }
 

@@ -221,8 +221,8 @@ async fn shown(server: &ApiServer, hook: &Hook, question: &Question<'_>) -> Resu
     let converted = if same || !is_whole(&served, question) {
         None
     } else {
-        let object = convert(server, question.served, &served, &question.object).await?;
-        Some((object, convert(server, question.served, &served, &question.old).await?))
+        let object = server.in_form(question.served, &served, &question.object).await?.into_owned();
+        Some((object, server.in_form(question.served, &served, &question.old).await?.into_owned()))
     };
     let shown = Shown { served, converted };
     let met = hook.is_met(server, question, &shown.served, shown.objects(question))?;
@@ -232,23 +232,6 @@ async fn shown(server: &ApiServer, hook: &Hook, question: &Question<'_>) -> Resu
 /// Whether the request carries the object, and not something about it.
 fn is_whole(served: &Served, question: &Question<'_>) -> bool {
     kind_of(served, question.subresource).2 == served.kind()
-}
-
-/// An object in another version of its resource.
-async fn convert(server: &ApiServer, from: &Served, to: &Served, object: &Value) -> Result<Value, ApiError> {
-    if object.is_null() {
-        return Ok(Value::Null);
-    }
-    let stored = if from.by_webhook() {
-        let mut objects = server.in_version(to, &to.api_version(), vec![object.clone()]).await?;
-        objects.pop().unwrap_or_default()
-    } else {
-        from.hooks().stored(object.clone())
-    };
-    let mut converted = to.hooks().served(stored);
-    converted["apiVersion"] = to.api_version().into();
-    converted["kind"] = to.kind().into();
-    Ok(converted)
 }
 
 /// Asks one webhook: the patch that it wants, if any.
@@ -296,7 +279,8 @@ async fn ask_to_mutate(
     if shown.converted.is_none() {
         return Ok(Some(patched));
     }
-    convert(server, &shown.served, question.served, &patched).await.map(Some).map_err(Failure::Request)
+    let object = server.in_form(&shown.served, question.served, &patched).await.map_err(Failure::Request)?;
+    Ok(Some(object.into_owned()))
 }
 
 /// Reads what a patch made of an object, as if a client had sent it: what is not known is dropped, defaults are set.
