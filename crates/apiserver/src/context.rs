@@ -281,6 +281,11 @@ pub fn unsupported_media_type(accepted: &[&str]) -> ApiError {
     )
 }
 
+/// 413, saying which limit is exceeded.
+pub fn too_large(why: &str) -> ApiError {
+    ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {why}"))
+}
+
 /// Reads the whole body.
 ///
 /// # Errors
@@ -288,9 +293,7 @@ pub fn unsupported_media_type(accepted: &[&str]) -> ApiError {
 pub async fn read_body(body: Body) -> Result<Bytes, ApiError> {
     match Limited::new(body, BODY_MAX).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity too large: limit is {BODY_MAX}")))
-        }
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large(&format!("limit is {BODY_MAX}"))),
         Err(error) => Err(ApiError::bad_request(format!("read body: {error}"))),
     }
 }

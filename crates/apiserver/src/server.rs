@@ -24,6 +24,11 @@ use crate::{ApiServer, respond};
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests in flight may go on when the server stops.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long a connection may be silent before its other end is asked whether it is still there, how often, and how long
+/// it may take to answer over HTTP/2: a client that has vanished must not keep its watches open.
+const SILENCE: Duration = Duration::from_secs(30);
+const ASKS: u32 = 4;
+const ANSWER: Duration = Duration::from_secs(15);
 /// One Go process puts all its watches on one connection; the protocol's usual 100 or 200 starve it.
 const STREAMS_PER_CONNECTION: u32 = 1000;
 
@@ -94,6 +99,9 @@ impl ApiServer {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!("set TCP_NODELAY: {error}");
         }
+        if let Err(error) = ask_when_silent(&stream) {
+            tracing::debug!("set SO_KEEPALIVE: {error}");
+        }
         let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!("TLS handshake: {error}"),
@@ -123,6 +131,7 @@ impl ApiServer {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new());
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_PER_CONNECTION);
+        builder.http2().keep_alive_interval(SILENCE).keep_alive_timeout(ANSWER);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
         let outcome = tokio::select! {
@@ -155,4 +164,14 @@ impl ApiServer {
         }
         self.handle(request).await
     }
+}
+
+/// Makes the kernel end a connection whose other end does not answer any more.
+fn ask_when_silent(stream: &TcpStream) -> std::io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, SILENCE)?;
+    sockopt::set_tcp_keepintvl(stream, ANSWER)?;
+    sockopt::set_tcp_keepcnt(stream, ASKS)?;
+    Ok(())
 }

@@ -232,11 +232,11 @@ impl Watching {
     /// revision would else grow too old to go on from.
     async fn catch_up(&mut self) -> Result<(), ApiError> {
         let newest = self.store.revision();
-        let complete = !self.changes.is_ended();
         while let Some(event) = self.changes.try_next() {
             self.change(&event).await?;
         }
-        if complete {
+        // A queue that has ended may have let go of events before this revision.
+        if !self.changes.is_ended() {
             self.revision = self.revision.max(newest);
         }
         self.push_bookmark(false)

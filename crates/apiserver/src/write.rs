@@ -12,7 +12,7 @@ use store::{Durability, Entry, Expect, Op, StoreError, Write};
 use crate::admission::question::{Operation, Question};
 use crate::admission::{chain, quota};
 use crate::claims::Taken;
-use crate::context::{Context, unsupported_media_type};
+use crate::context::{Context, too_large, unsupported_media_type};
 use crate::managers::{self, Writer};
 use crate::request::ResourceRequest;
 use crate::served::{Served, schema_of};
@@ -227,6 +227,7 @@ impl ApiServer {
             };
             let patched = patched.map_err(|e| match e {
                 schema::PatchError::Malformed(text) => ApiError::bad_request(text),
+                schema::PatchError::TooLarge(text) => too_large(&text),
                 schema::PatchError::DoesNotApply(text) | schema::PatchError::TestFailed(text) => ApiError::new(
                     Reason::Invalid,
                     format!("the server rejected our request due to an error in our request: {text}"),

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::fmt::{self, Write};
 
 use base64::Engine;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use crate::table::{any, json_schema, string};
@@ -180,6 +180,69 @@ impl State {
     }
 }
 
+/// Any value, read and dropped. Unlike serde's own, it is refused where it is nested too deeply.
+struct Skipped;
+
+impl<'de> Deserialize<'de> for Skipped {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_any(Skipped)
+    }
+}
+
+impl<'de> Visitor<'de> for Skipped {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_none<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, input: D) -> Result<Self, D::Error> {
+        Self::deserialize(input)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut input: A) -> Result<Self, A::Error> {
+        while input.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut input: A) -> Result<Self, A::Error> {
+        while input.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
+}
+
 /// What a Go client would call the type: upstream's texts use these names.
 fn go_type(ty: &'static Type) -> String {
     match ty.shape() {
@@ -275,7 +338,7 @@ impl Node<'_> {
                     continue;
                 }
                 self.pass.problem("unknown", &key);
-                input.next_value::<IgnoredAny>()?;
+                input.next_value::<Skipped>()?;
                 continue;
             };
             if seen.contains(&field.json) {
@@ -362,7 +425,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             Shape::SchemaOrArray => json_schema(),
             Shape::Any | Shape::Json => any(),
             _ => {
-                while input.next_element::<IgnoredAny>()?.is_some() {}
+                while input.next_element::<Skipped>()?.is_some() {}
                 return Ok(self.pass.mismatch(self.ty, "array"));
             }
         };
@@ -384,7 +447,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             Shape::Map(element) => self.map(element, input),
             Shape::Raw | Shape::FieldsV1 | Shape::Any | Shape::Json => self.map(any(), input),
             _ => {
-                while input.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                while input.next_entry::<Skipped, Skipped>()?.is_some() {}
                 Ok(self.pass.mismatch(self.ty, "object"))
             }
         }

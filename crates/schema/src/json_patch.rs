@@ -28,7 +28,7 @@ pub fn json_patch(current: &Value, patch: &Value) -> Result<Value, PatchError> {
     if operations.len() > MAX_OPERATIONS {
         let message =
             format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.len());
-        return Err(PatchError::Malformed(message));
+        return Err(PatchError::TooLarge(message));
     }
     let mut result = current.clone();
     let mut copied = 0;

@@ -38,14 +38,17 @@ pub enum PatchError {
     DoesNotApply(String),
     /// What the patch tests for is not so. For a client this is the same as [`Self::DoesNotApply`].
     TestFailed(String),
+    /// There is more of it than is allowed (413 Request Entity Too Large).
+    TooLarge(String),
 }
 
 impl std::fmt::Display for PatchError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            PatchError::Malformed(text) | PatchError::DoesNotApply(text) | PatchError::TestFailed(text) => {
-                f.write_str(text)
-            }
+            PatchError::Malformed(text)
+            | PatchError::DoesNotApply(text)
+            | PatchError::TestFailed(text)
+            | PatchError::TooLarge(text) => f.write_str(text),
         }
     }
 }

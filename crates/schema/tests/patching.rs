@@ -170,7 +170,7 @@ fn bad_patches_are_told_apart() {
         Err(PatchError::DoesNotApply(_))
     ));
     let many = Value::Array(vec![json!({"op": "add", "path": "/x", "value": 1}); 10_001]);
-    assert!(matches!(json_patch(&current, &many), Err(PatchError::Malformed(_))));
+    assert!(matches!(json_patch(&current, &many), Err(PatchError::TooLarge(_))));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::log::{Log, LogState, Record};
+use crate::queue;
 use crate::{Durability, Entry, Event, Expect, Op, RELAXED_FLUSH, Range, Store, StoreError, Watch, Write};
 
 /// How far ahead of the newest revision the ceiling on disk is kept.
@@ -23,8 +24,6 @@ const GROUP_MAX: usize = 512;
 /// The most events kept for watches and ranges of the past, and the most bytes of values in them.
 const HISTORY_MAX: usize = 65_536;
 const HISTORY_BYTES_MAX: usize = 8 << 20;
-/// How many events a watcher may lag behind before its watch is ended.
-const WATCH_QUEUE: usize = 8_192;
 
 /// The store over a log.
 pub struct LogStore {
@@ -47,7 +46,7 @@ struct Shared {
 
 struct Watcher {
     prefix: String,
-    queue: mpsc::Sender<Arc<Event>>,
+    queue: queue::Sender,
 }
 
 enum Command {
@@ -90,7 +89,7 @@ impl Shared {
     }
 
     fn publish(&mut self, event: &Arc<Event>) {
-        self.watchers.retain(|w| !event.key.starts_with(&w.prefix) || w.queue.try_send(event.clone()).is_ok());
+        self.watchers.retain(|w| !event.key.starts_with(&w.prefix) || w.queue.send(event));
     }
 
     fn events_after(&self, revision: u64) -> impl Iterator<Item = &Arc<Event>> {
@@ -456,8 +455,8 @@ impl Store for LogStore {
             return Err(StoreError::Compacted { asked: after, oldest: shared.oldest });
         }
         let backlog = shared.events_after(after).filter(|e| e.key.starts_with(prefix)).cloned().collect();
-        let (queue, live) = mpsc::channel(WATCH_QUEUE);
-        shared.watchers.retain(|w| !w.queue.is_closed());
+        let (queue, live) = queue::queue();
+        shared.watchers.retain(|w| w.queue.is_read());
         shared.watchers.push(Watcher { prefix: prefix.to_owned(), queue });
         Ok(Watch { backlog, live })
     }

@@ -13,13 +13,13 @@
 
 mod engine;
 mod log;
+mod queue;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 pub use engine::LogStore;
 pub use log::{Log, LogState, MemoryLog, Record, RedbLog};
@@ -131,11 +131,12 @@ pub enum StoreError {
     Failed(String),
 }
 
-/// The receiving end of a watch. It ends when the store closes, or when the reader was too slow to follow.
+/// The receiving end of a watch. It ends when the store closes, or when the reader was too slow to follow: what waited for
+/// it then is let go at once, and it may begin anew at the last event it has got.
 #[derive(Debug)]
 pub struct Watch {
     pub(crate) backlog: std::collections::VecDeque<Arc<Event>>,
-    pub(crate) live: mpsc::Receiver<Arc<Event>>,
+    pub(crate) live: queue::Receiver,
 }
 
 impl Watch {
@@ -143,18 +144,18 @@ impl Watch {
     pub async fn next(&mut self) -> Option<Arc<Event>> {
         match self.backlog.pop_front() {
             Some(event) => Some(event),
-            None => self.live.recv().await,
+            None => self.live.next().await,
         }
     }
 
     /// Whether no more events will be added to those that wait: the store closed, or the reader was too slow.
     pub fn is_ended(&self) -> bool {
-        self.live.is_closed()
+        self.live.is_ended()
     }
 
     /// The next event if one is there already.
     pub fn try_next(&mut self) -> Option<Arc<Event>> {
-        self.backlog.pop_front().or_else(|| self.live.try_recv().ok())
+        self.backlog.pop_front().or_else(|| self.live.try_next())
     }
 }
 

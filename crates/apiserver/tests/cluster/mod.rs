@@ -1,6 +1,8 @@
 //! An API server in the test's process, over a log in memory, and short ways to speak to it.
 #![allow(dead_code, reason = "each test binary uses its part of this")]
 
+pub mod listening;
+
 use std::sync::Arc;
 use std::time::Duration;
 
