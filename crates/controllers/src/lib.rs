@@ -6,6 +6,10 @@
 //! To add one: a file with a `CONTROLLER` row, and two lines here (its `mod`, and its place in [`CONTROLLERS`]).
 
 mod api_registration;
+mod authority;
+mod certificate_approval;
+mod certificate_cleaning;
+mod certificate_signing;
 mod cluster_role_aggregation;
 mod cron_job;
 mod custom;
@@ -45,6 +49,7 @@ use client::{Cached, EventType, Patch, Resource};
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub use authority::Authority;
 pub use roles::rules;
 pub use runner::Manager;
 
@@ -73,6 +78,9 @@ pub(crate) static CONTROLLERS: &[&Controller] = &[
     &resource_quota::CONTROLLER,
     &api_registration::REGISTRAR,
     &api_registration::CLEANER,
+    &certificate_approval::CONTROLLER,
+    &certificate_signing::CONTROLLER,
+    &certificate_cleaning::CONTROLLER,
 ];
 
 /// An object as controllers see it.
@@ -137,6 +145,13 @@ pub enum Writes {
         /// Why it must.
         because: &'static str,
     },
+    /// It consents or signs for these signers of certificates.
+    InTheNameOf {
+        /// `approve` or `sign`.
+        verb: &'static str,
+        /// The names of the signers.
+        signers: &'static [&'static str],
+    },
 }
 
 /// One thing a controller wants done. `resource`, `namespace` and `name` say to what; `event` is recorded when it is done.
@@ -151,6 +166,8 @@ pub enum Action {
     Update { resource: Resource, namespace: String, name: String, subresource: &'static str, object: Value },
     /// Delete an object with these `DeleteOptions`.
     Delete { resource: Resource, namespace: String, name: String, options: Value, event: Option<Note> },
+    /// Give a request for a certificate the certificate of the cluster's authority, valid for so long.
+    Sign { resource: Resource, name: String, object: Value, valid: Duration },
     /// Tell people.
     Event(Note),
     /// Look again after a while.
@@ -293,6 +310,7 @@ pub(crate) mod testing {
                 format!("update {} {name} {subresource} {detail}", resource.plural)
             }
             Action::Delete { resource, name, .. } => format!("delete {} {name}", resource.plural),
+            Action::Sign { name, valid, .. } => format!("sign {name} for {}s", valid.as_secs()),
             Action::Event(note) => format!("event {} {}", note.reason, note.message),
             Action::Again(after) => format!("again in {}s", after.as_secs()),
         };

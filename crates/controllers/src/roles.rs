@@ -37,6 +37,10 @@ fn rules_of(controller: &Controller) -> Value {
                 rule(controller.subject, vec![status], &["patch", "update"])
             }
             Writes::Shared { resource, .. } => shared(*resource, rule),
+            Writes::InTheNameOf { verb, signers } => json!({
+                "apiGroups": [controller.subject.group], "resources": ["signers"], "resourceNames": signers,
+                "verbs": [verb],
+            }),
             Writes::Anything { .. } => json!({
                 "apiGroups": ["*"], "resources": ["*"], "verbs": ["delete", "deletecollection", "get", "list", "watch"],
             }),

@@ -7,6 +7,8 @@ use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use client::{Cache, Cached, Client, ListParams, Recorder, Reflector, Resource, WorkQueue, clock};
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
@@ -17,6 +19,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::authority::Authority;
 use crate::custom::{CustomResources, DEFINITIONS, Follower, decode_definition};
 use crate::garbage_collector::{self, GarbageCollector};
 use crate::{Action, CONTROLLERS, Controller, Key, Note, Object, Objects, Writes, some};
@@ -103,13 +106,21 @@ pub struct Manager {
     reader: Client,
     writers: Box<dyn Fn(&str) -> Client + Send + Sync>,
     root_ca: String,
+    authority: Option<Arc<Authority>>,
 }
 
 impl Manager {
     /// Controllers that see through `reader`, and write each with the client that `writers` gives it by its name: with the
     /// rights of that controller alone. `root_ca` is the certificate of the cluster's authority, in PEM.
     pub fn new(reader: Client, writers: impl Fn(&str) -> Client + Send + Sync + 'static, root_ca: String) -> Self {
-        Self { reader, writers: Box::new(writers), root_ca }
+        Self { reader, writers: Box::new(writers), root_ca, authority: None }
+    }
+
+    /// Signs certificates in the name of this authority.
+    #[must_use]
+    pub fn signing_as(mut self, authority: Authority) -> Self {
+        self.authority = Some(Arc::new(authority));
+        self
     }
 
     /// Runs until cancelled, and ends when everything it started has ended.
@@ -151,6 +162,7 @@ impl Manager {
                     caches: caches.clone(),
                     queue: queue.clone(),
                     recorder: recorder.clone(),
+                    authority: self.authority.clone(),
                 };
                 tasks.spawn(worker.run());
             }
@@ -255,6 +267,7 @@ struct Worker {
     caches: Arc<Caches>,
     queue: WorkQueue<Key>,
     recorder: Recorder,
+    authority: Option<Arc<Authority>>,
 }
 
 impl Worker {
@@ -353,6 +366,15 @@ impl Worker {
                 self.wrote(resource, deleted)
                     .with_context(|| format!("delete {} {namespace}/{name}", resource.plural))?;
             }
+            Action::Sign { resource, name, mut object, valid } => {
+                let authority = self.authority.as_deref().context("there is no authority that signs")?;
+                let pem = authority
+                    .issue(&object, valid.as_secs().cast_signed(), rand::random(), clock::now())
+                    .with_context(|| format!("make the certificate of {name}"))?;
+                object["status"]["certificate"] = STANDARD.encode(pem).into();
+                let signed = self.client.api(resource).update(None, &name, "status", &object).await;
+                self.wrote(resource, signed).with_context(|| format!("sign {} {name}", resource.plural))?;
+            }
             Action::Event(note) => self.note(Some(note), ""),
             Action::Again(_) => {}
         }
@@ -386,6 +408,7 @@ impl Worker {
                 (*resource, *subresource, false)
             }
             Action::Delete { resource, .. } => (*resource, "", true),
+            Action::Sign { resource, .. } => (*resource, "status", false),
             Action::Event(_) | Action::Again(_) => return Ok(()),
         };
         let allowed = self.controller.writes.iter().any(|w| match w {
@@ -393,6 +416,7 @@ impl Worker {
             Writes::Status => target == self.controller.subject && subresource == "status",
             Writes::Shared { resource, .. } => *resource == target,
             Writes::Anything { .. } => delete,
+            Writes::InTheNameOf { .. } => false,
         });
         if !allowed {
             bail!(

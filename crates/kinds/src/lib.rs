@@ -39,7 +39,7 @@ pub mod typed;
 pub mod volumes;
 mod walk;
 
-pub use certificates::signing_request::requested_organizations;
+pub use certificates::signing_request::{Requested, issued_until, requested};
 pub use claim::{Claim, Pool};
 pub use k8s_openapi as k8s;
 

@@ -53,6 +53,8 @@ pub struct Pair {
 pub struct Pki {
     /// The authority's certificate, in PEM.
     pub authority: String,
+    /// The key of the authority, in PEM.
+    authority_key: String,
     /// Serves the API.
     pub api: Pair,
     /// Serves the kubelet's port.
@@ -124,6 +126,7 @@ impl Pki {
                 now,
             )?,
             service_accounts: token_key(dir)?,
+            authority_key: issuer.key().serialize_pem(),
             authority,
             front_proxy_authority,
         })
@@ -145,6 +148,14 @@ impl Pki {
     pub fn front_proxy(&self) -> Result<FrontProxy> {
         let pair = &self.front_proxy;
         Ok(FrontProxy { certificate: certificate(&pair.certificate)?, key: key(&pair.key)? })
+    }
+
+    /// The authority as controllers sign with it.
+    ///
+    /// # Errors
+    /// When its key cannot be used.
+    pub fn signing(&self) -> Result<controllers::Authority> {
+        controllers::Authority::new(&self.authority, &self.authority_key)
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>> {

@@ -193,7 +193,8 @@ async fn start(
         server.client(User::authenticated("system:kube-controller-manager", &[])),
         move |name| as_controllers.client(User::service_account_of("kube-system", name, "", BTreeMap::new())),
         pki.authority.clone(),
-    );
+    )
+    .signing_as(pki.signing()?);
     part(&mut parts, "the controllers", |stop| async move {
         manager.run(stop).await;
         Ok(())

@@ -26,7 +26,8 @@ pub fn admit_create(server: &ApiServer, user: &User, served: &Served, object: &m
                 None => _ = spec.remove(field),
             }
         }
-        let administrator = kinds::requested_organizations(object).iter().any(|group| group == "system:masters");
+        let administrator = kinds::requested(object)
+            .is_ok_and(|requested| requested.organizations.iter().any(|group| group == "system:masters"));
         if object["spec"]["signerName"] == CLIENT_SIGNER && administrator {
             let why = format!("use of {CLIENT_SIGNER} signer with system:masters group is not allowed");
             return Err(refusal("certificatesigningrequests", object, why));

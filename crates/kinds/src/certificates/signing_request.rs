@@ -6,7 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use object_model::{FieldError, FieldPath, names, time};
 use serde_json::{Value, json};
-use x509_parser::prelude::{FromDer, X509CertificationRequest};
+use x509_parser::nom::Err;
+use x509_parser::prelude::{
+    FromDer, GeneralName, ParsedExtension, X509Certificate, X509CertificationRequest, X509Error,
+};
 
 use super::{GROUP, pem_blocks, signer_name};
 use crate::{Column, Kind, Now, Resource, Subresource, cells, rules, walk};
@@ -238,21 +241,75 @@ fn keep_conditions(new: &mut Value, old: &Value, kind: &str) {
     }
 }
 
-/// The organizations that somebody asks to be of: the groups of whom the certificate is for.
-pub fn requested_organizations(request: &Value) -> Vec<String> {
+/// Whom a request is for, and how many other names it asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Requested {
+    /// The name of a user; empty where there is none.
+    pub common_name: String,
+    /// The groups.
+    pub organizations: Vec<String>,
+    pub dns_names: usize,
+    pub addresses: usize,
+    pub mails: usize,
+    pub uris: usize,
+}
+
+/// What a request asks for.
+///
+/// # Errors
+/// When the request does not parse.
+pub fn requested(request: &Value) -> Result<Requested, X509Error> {
     let bytes = STANDARD.decode(request["spec"]["request"].as_str().unwrap_or_default()).unwrap_or_default();
     let blocks = pem_blocks(&bytes);
-    let Some((_, parsed)) = blocks.first().and_then(|(_, _, der)| X509CertificationRequest::from_der(der).ok()) else {
-        return Vec::new();
-    };
+    let der = blocks.first().map_or(&[][..], |(_, _, der)| der.as_slice());
+    let (_, parsed) = X509CertificationRequest::from_der(der).map_err(|error| match error {
+        Err::Error(error) | Err::Failure(error) => error,
+        Err::Incomplete(_) => X509Error::Generic,
+    })?;
     let subject = &parsed.certification_request_info.subject;
-    subject.iter_organization().filter_map(|part| part.as_str().ok()).map(str::to_owned).collect()
+    let mut requested = Requested {
+        // Of several the last counts, as upstream's parser has it.
+        common_name: subject
+            .iter_common_name()
+            .filter_map(|part| part.as_str().ok())
+            .last()
+            .unwrap_or_default()
+            .to_owned(),
+        organizations: subject.iter_organization().filter_map(|part| part.as_str().ok()).map(str::to_owned).collect(),
+        ..Requested::default()
+    };
+    for extension in parsed.requested_extensions().into_iter().flatten() {
+        let ParsedExtension::SubjectAlternativeName(names) = extension else { continue };
+        for name in &names.general_names {
+            match name {
+                GeneralName::DNSName(_) => requested.dns_names += 1,
+                GeneralName::IPAddress(_) => requested.addresses += 1,
+                GeneralName::RFC822Name(_) => requested.mails += 1,
+                GeneralName::URI(_) => requested.uris += 1,
+                _ => {}
+            }
+        }
+    }
+    Ok(requested)
+}
+
+/// Until when the certificate of a request is valid, in seconds since 1970.
+pub fn issued_until(request: &Value) -> Option<i64> {
+    let bytes = STANDARD.decode(walk::text(request, "status.certificate")?).ok()?;
+    let blocks = pem_blocks(&bytes);
+    let ends =
+        blocks.iter().filter_map(|(_, _, der)| Some(X509Certificate::from_der(der).ok()?.1.validity().not_after));
+    ends.map(|end| end.timestamp()).min()
 }
 
 fn request_problem(bytes: &[u8]) -> Option<String> {
     match pem_blocks(bytes).first() {
         Some((label, _, der)) if label == "CERTIFICATE REQUEST" => {
-            X509CertificationRequest::from_der(der).err().map(|error| error.to_string())
+            let signed = X509CertificationRequest::from_der(der)
+                .map_err(|error| error.to_string())
+                .and_then(|(_, parsed)| parsed.verify_signature().map_err(|error| error.to_string()));
+            signed.err()
         }
         _ => Some("PEM block type must be CERTIFICATE REQUEST".to_owned()),
     }
