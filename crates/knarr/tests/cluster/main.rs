@@ -7,6 +7,7 @@ mod application;
 mod bad_input;
 mod budgets;
 mod built_in_kubectl;
+mod certificates;
 mod custom;
 mod docker;
 mod helm;
