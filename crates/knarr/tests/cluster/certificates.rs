@@ -32,7 +32,8 @@ fn issued(node: &Node, name: &str) {
         let text = node.ok(&format!("get csr {name} -o jsonpath={{.status.certificate}}"));
         (!text.is_empty()).then_some(text)
     });
-    fs::write(node.path(&format!("{name}.crt")), STANDARD.decode(text).expect("base64")).expect("write the certificate");
+    fs::write(node.path(&format!("{name}.crt")), STANDARD.decode(text).expect("base64"))
+        .expect("write the certificate");
 }
 
 #[test]
@@ -52,8 +53,7 @@ fn a_certificate_that_was_approved_says_who_somebody_is() {
     let end = rest.split_once("contexts:").expect("contexts").1;
     let (certificate, key) = (node.path("ann.crt"), node.path("ann.key"));
     let config = node.path("ann.kubeconfig");
-    let credentials =
-        format!("    client-certificate: {}\n    client-key: {}\n", certificate.display(), key.display());
+    let credentials = format!("    client-certificate: {}\n    client-key: {}\n", certificate.display(), key.display());
     fs::write(&config, format!("{start}{credentials}contexts:{end}")).expect("write the kubeconfig");
     let as_ann = |line: &str| node.try_kubectl(&format!("--kubeconfig {} {line}", config.display()));
     let who = as_ann("auth whoami -o jsonpath={.status.userInfo}");
