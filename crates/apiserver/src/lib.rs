@@ -224,7 +224,8 @@ impl ApiServer {
         drop(seat);
         drop(under_way);
         if let Some(request) = asked {
-            self.metrics.observe(request, response.status().as_u16(), begin.elapsed());
+            let size = http_body::Body::size_hint(response.body()).exact();
+            self.metrics.observe(request, response.status().as_u16(), begin.elapsed(), size);
         }
         response = wishes.fulfil(response).await;
         for warning in cx.take_warnings() {
@@ -324,6 +325,7 @@ impl ApiServer {
         let served = catalogue.find(&r.group, &r.version, &r.resource)?;
         if let Some(text) = &served.deprecation {
             cx.warn(text.clone());
+            self.metrics.note_deprecated(&served, &r.subresource);
         }
         if !served.namespaced() && !r.namespace.is_empty() && !served.is_core("Namespace") {
             return Err(no_such_resource());

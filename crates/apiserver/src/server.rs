@@ -148,9 +148,13 @@ impl ApiServer {
         // A certificate counts for more than a token.
         let user = match user.map_or_else(|| self.user_of_token(request.headers()), |user| Ok(Some(user))) {
             Ok(user) => user,
-            Err(error) => return respond::error(&error, None),
+            Err(error) => {
+                self.metrics.count_authentication(false);
+                return respond::error(&error, None);
+            }
         };
         if let Some(user) = user {
+            self.metrics.count_authentication(true);
             request.extensions_mut().insert(user);
         }
         self.handle(request).await
