@@ -52,6 +52,7 @@ const KIND_NAMES: &[(&str, &str, &str)] = &[
         "*",
         "an aggregated API is named by the Service in front of it, and its status says why it fails",
     ),
+    ("crates/apiserver/src/proxy.rs", "*", "what a pod, a service or a node serves is at an address of its own"),
     ("crates/apiserver/src/streams.rs", "nodes", "logs and exec go to the address that the pod's node tells"),
 ];
 

@@ -1,6 +1,7 @@
 //! The listener: TLS with optional client certificates, HTTP/1.1 and HTTP/2.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(2);
 /// One Go process puts all its watches on one connection; the protocol's usual 100 or 200 starve it.
 const STREAMS_PER_CONNECTION: u32 = 1000;
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client(pub IpAddr);
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
@@ -99,6 +104,7 @@ impl ApiServer {
             Err(_) => return tracing::debug!("TLS handshake: timed out"),
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first().cloned());
+        let from = stream.get_ref().0.peer_addr().ok();
         let user = match certificate.map(|c| User::of_certificate(&c)).transpose() {
             Ok(user) => user,
             Err(error) => return tracing::debug!("{error:#}"),
@@ -107,7 +113,7 @@ impl ApiServer {
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {
             let (server, user) = (self.clone(), user.clone());
             // Boxed, so that the connection's type does not carry the handlers' in its own.
-            let answer: Answer = Box::pin(async move { Ok(server.handle_outside(request, user).await) });
+            let answer: Answer = Box::pin(async move { Ok(server.handle_outside(request, user, from).await) });
             answer
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -131,8 +137,16 @@ impl ApiServer {
         }
     }
 
-    async fn handle_outside(&self, request: Request<hyper::body::Incoming>, user: Option<User>) -> Response<Body> {
+    async fn handle_outside(
+        &self,
+        request: Request<hyper::body::Incoming>,
+        user: Option<User>,
+        from: Option<SocketAddr>,
+    ) -> Response<Body> {
         let mut request = request.map(|body| body.map_err(BodyError::new).boxed_unsync());
+        if let Some(from) = from {
+            request.extensions_mut().insert(Client(from.ip()));
+        }
         // Only the handshake says who it is; nothing a client sends can.
         request.extensions_mut().remove::<User>();
         // A certificate counts for more than a token.

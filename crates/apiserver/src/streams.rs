@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
+use auth::Attributes;
 use client::{Body, BoxError};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
-use object_model::{ApiError, Reason, meta};
+use object_model::{ApiError, FieldError, FieldPath, Reason, meta};
 use serde_json::Value;
 
 use crate::context::Context;
@@ -31,6 +32,11 @@ impl ApiServer {
         served: &Served,
         incoming: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
+        if request.subresource == "log" {
+            check_log_options(cx, &request.name)?;
+        } else if request.verb == "get" {
+            self.require_create(cx, request)?;
+        }
         let pod = self.object(served, &request.namespace, &request.name)?;
         let container = container_of(cx, &request.subresource, &pod)?;
         let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
@@ -53,13 +59,27 @@ impl ApiServer {
             .map_err(|e| ApiError::internal(format!("error dialing backend: {e}")))
     }
 
+    /// A WebSocket begins with a GET, and still does what a POST does: who may only read may not open one.
+    fn require_create(&self, cx: &Context, request: &ResourceRequest) -> Result<(), ApiError> {
+        let refusal = self.authorize(&Attributes {
+            user: &cx.user,
+            verb: "create",
+            group: &request.group,
+            resource: format!("{}/{}", request.resource, request.subresource).into(),
+            namespace: &request.namespace,
+            name: &request.name,
+            path: "",
+        });
+        refusal.map_err(|why| ApiError::forbidden(&request.group, &request.resource, &request.name, &why))
+    }
+
     /// One stored object.
     pub(crate) fn object(&self, served: &Served, namespace: &str, name: &str) -> Result<Value, ApiError> {
         let entry = self.store.get(&served.key(namespace, name)).ok_or_else(|| served.not_found(name))?;
         stored::decode(served, &entry)
     }
 
-    fn kubelet_address(&self, node: &str) -> Result<(String, u16), ApiError> {
+    pub(crate) fn kubelet_address(&self, node: &str) -> Result<(String, u16), ApiError> {
         let node_object = self.object(&Served::find("", "v1", "nodes")?, "", node)?;
         let status = &node_object["status"];
         let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().and_then(|p| u16::try_from(p).ok());
@@ -83,13 +103,53 @@ impl ApiServer {
         path: &str,
         incoming: Request<Body>,
     ) -> Result<Response<Body>, BoxError> {
-        let peer = Peer { host: host.to_owned(), port, name: host.to_owned(), tls: self.kubelet.tls.clone() };
+        let peer = Peer { host: host.to_owned(), port, name: host.to_owned(), tls: Some(self.kubelet.tls.clone()) };
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_str(&format!("{host}:{port}"))?);
         // The user's credentials stay here.
         let kept = |name: &HeaderName| name != header::HOST && name != header::AUTHORIZATION;
         self.relay(&peer, path.parse::<Uri>()?, incoming, headers, kept).await
     }
+}
+
+/// Refuses options of a log that make no sense.
+fn check_log_options(cx: &Context, name: &str) -> Result<(), ApiError> {
+    let query = &cx.query;
+    let (tail, limit) = (query.number("tailLines")?, query.number("limitBytes")?);
+    let (seconds, time) = (query.number("sinceSeconds")?, query.get("sinceTime"));
+    if !time.is_empty() && time.parse::<jiff::Timestamp>().is_err() {
+        return Err(ApiError::bad_request(format!("invalid value for sinceTime: {time:?}")));
+    }
+    let whole = FieldPath::new("");
+    let mut errors = Vec::new();
+    if let Some(lines) = tail.filter(|lines| *lines < 0) {
+        let text = "must be greater than or equal to 0";
+        errors.push(FieldError::invalid(&FieldPath::new("tailLines"), lines, text));
+    }
+    let positive = |field: &str, value: Option<i64>| {
+        let text = "must be greater than 0";
+        value.filter(|value| *value < 1).map(|value| FieldError::invalid(&FieldPath::new(field), value, text))
+    };
+    errors.extend(positive("limitBytes", limit));
+    if seconds.is_some() && !time.is_empty() {
+        let text = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        errors.push(FieldError::forbidden(&whole, text));
+    } else {
+        errors.extend(positive("sinceSeconds", seconds));
+    }
+    match query.get("stream") {
+        "" | "All" => {}
+        "Stdout" | "Stderr" => {
+            if tail.is_some() {
+                let text = "`tailLines` and specific `stream` are mutually exclusive for now";
+                errors.push(FieldError::forbidden(&whole, text));
+            }
+        }
+        other => {
+            errors.push(FieldError::not_supported(&FieldPath::new("stream"), other, &["All", "Stderr", "Stdout"]));
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("", "PodLogOptions", name, &errors)) }
 }
 
 fn names(pod: &Value, field: &str) -> Vec<String> {
