@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use auth::Attributes;
 use client::{Body, BoxError};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Limited};
 use object_model::{ApiError, FieldError, FieldPath, Reason, meta};
 use serde_json::Value;
 
@@ -15,6 +16,9 @@ use crate::outbound::Peer;
 use crate::request::ResourceRequest;
 use crate::served::Served;
 use crate::{ApiServer, stored};
+
+/// The longest refusal of a kubelet that is read, in bytes.
+const REFUSAL_MAX: usize = 64 << 10;
 
 /// How the server speaks to kubelets.
 #[derive(Clone)]
@@ -54,9 +58,12 @@ impl ApiServer {
             "portforward" => format!("/portForward/{place}{query}"),
             action => format!("/{action}/{place}/{container}{query}"),
         };
-        self.forward(&host, port, &path, incoming)
-            .await
-            .map_err(|e| ApiError::internal(format!("error dialing backend: {e}")))
+        let answer = self.forward(&host, port, &path, incoming).await;
+        let answer = answer.map_err(|e| ApiError::internal(format!("error dialing backend: {e:#}")))?;
+        if request.subresource == "log" && !answer.status().is_success() {
+            return Err(refusal_of(answer).await);
+        }
+        Ok(answer)
     }
 
     /// A WebSocket begins with a GET, and still does what a POST does: who may only read may not open one.
@@ -110,6 +117,21 @@ impl ApiServer {
         let kept = |name: &HeaderName| name != header::HOST && name != header::AUTHORIZATION;
         self.relay(&peer, path.parse::<Uri>()?, incoming, headers, kept).await
     }
+}
+
+/// What a kubelet refuses in plain text, as clients expect it.
+async fn refusal_of(answer: Response<Body>) -> ApiError {
+    let reason = match answer.status() {
+        StatusCode::BAD_REQUEST => Reason::BadRequest,
+        StatusCode::FORBIDDEN => Reason::Forbidden,
+        StatusCode::NOT_FOUND => Reason::NotFound,
+        _ => Reason::InternalError,
+    };
+    let text = match Limited::new(answer.into_body(), REFUSAL_MAX).collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).trim().to_owned(),
+        Err(error) => format!("read the kubelet's answer: {error}"),
+    };
+    ApiError::new(reason, text)
 }
 
 /// Refuses options of a log that make no sense.

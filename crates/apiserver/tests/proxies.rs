@@ -228,6 +228,11 @@ async fn discovery_lists_the_proxies() {
         let wanted = json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": verbs});
         assert_eq!(row, Some(&wanted));
     }
+    let document = cluster.get("/openapi/v3/api/v1").await.ok();
+    let node = &document["paths"]["/api/v1/nodes/{name}/proxy/{path}"];
+    let methods = ["delete", "get", "head", "options", "parameters", "patch", "post", "put"];
+    assert_eq!(node.as_object().expect("an object").keys().collect::<Vec<_>>(), methods);
+    assert_eq!(node["patch"]["operationId"], "connectCoreV1PatchNodeProxyWithPath");
 }
 
 #[tokio::test]
