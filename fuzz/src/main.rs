@@ -1,5 +1,5 @@
-//! Random bytes for everything that reads what clients send: bodies in JSON, YAML and protobuf, patches, selectors, paths,
-//! schemas and expressions. The first byte chooses the reader and the type.
+//! Random bytes for everything that reads what clients send: bodies in JSON, YAML and protobuf, patches, selectors, tokens,
+//! paths, schemas and expressions. The first byte chooses the reader and the type.
 //!
 //! Whatever is read must be refused or taken: no panic, no hang, no unbounded memory. What is taken is held to what the
 //! server relies on: reading again what was written changes nothing.
@@ -7,7 +7,7 @@
 
 use expressions::{Declaration, Environment, Program, Type, Value as Cel};
 use libfuzzer_sys::fuzz_target;
-use object_model::{FieldSelector, LabelSelector, jsonpath};
+use object_model::{Continue, FieldSelector, LabelSelector, jsonpath};
 use schema::fields::FieldSet;
 use schema::structural::{self, Structural};
 use serde_json::Value;
@@ -33,7 +33,12 @@ fuzz_target!(|data: &[u8]| {
         1 => drop(schema::decode_yaml(ty, body)),
         2 => protobuf(ty, body),
         3 => patches(ty, body),
-        4 => drop((LabelSelector::parse(&text), FieldSelector::parse(&text))),
+        4 => {
+            drop((LabelSelector::parse(&text), FieldSelector::parse(&text)));
+            if let Ok(token) = Continue::decode(&text) {
+                assert_eq!(Continue::decode(&token.encode()).expect("what was written is read"), token);
+            }
+        }
         5 => drop(jsonpath::find(&text, &serde_json::json!({"a": [{"b": 1}], "c": {"d": "e"}}))),
         6 => schemas(body),
         7 => expression(&text),

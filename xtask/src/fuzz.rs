@@ -48,7 +48,7 @@ const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// One input for each reader, to begin with.
 fn seed(corpus: &std::path::Path) -> anyhow::Result<()> {
-    let seeds: [(u8, &str); 9] = [
+    let seeds: [(u8, &str); 10] = [
         (
             0,
             r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"name":"c","image":"i"}]}}"#,
@@ -60,6 +60,7 @@ fn seed(corpus: &std::path::Path) -> anyhow::Result<()> {
         (2, "k8s\u{0}\n\u{9}\n\u{2}v1\u{12}\u{3}Pod\u{12}\u{5}\n\u{3}\n\u{1}a"),
         (3, r#"[{"op":"add","path":"/spec/replicas","value":2},{"op":"copy","from":"/metadata","path":"/spec/x"}]"#),
         (4, "a=b,c in (d,e),!f,g notin (h)"),
+        (4, "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6Nywic3RhcnQiOiJwb2RzL2EvYiJ9"),
         (5, "{.a[?(@.b==1)].b}"),
         (
             6,
@@ -68,9 +69,9 @@ fn seed(corpus: &std::path::Path) -> anyhow::Result<()> {
         (7, "self.a.all(x, x > 0) && self.b.matches('^t.*') || has(self.c.d)"),
         (8, r#"{"f:spec":{"f:containers":{"k:{\"name\":\"a\"}":{".":{},"f:image":{}}}}}"#),
     ];
-    for (reader, text) in seeds {
+    for (number, (reader, text)) in seeds.into_iter().enumerate() {
         for kind in 0..8_u8 {
-            let path = corpus.join(format!("seed-{reader}-{kind}"));
+            let path = corpus.join(format!("seed-{number}-{kind}"));
             let bytes = [&[reader, kind], text.as_bytes()].concat();
             fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))?;
         }

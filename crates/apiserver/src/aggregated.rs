@@ -18,7 +18,9 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use store::{Expect, StoreError};
+use tokio::sync::Notify;
 
+use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::outbound::{Identity, Peer, trust};
 use crate::served::Served;
@@ -145,34 +147,26 @@ impl ApiServer {
         }
         let stored = self.object(served, "", name).ok();
         let remote = stored.as_ref().and_then(Remote::of);
-        let asked_now = {
+        {
             let mut remotes = self.remotes.lock().unwrap_or_else(PoisonError::into_inner);
             match (remote, remotes.get(name)) {
                 (None, None) => return,
                 (None, Some(_)) => {
                     remotes.remove(name);
-                    false
                 }
-                (Some(new), Some(known)) => {
-                    // Its status was written, or nothing of what is asked changed.
-                    let same =
-                        (&new.service, &new.bundle, new.insecure) == (&known.service, &known.bundle, known.insecure);
-                    if same {
-                        return;
-                    }
-                    remotes.insert(name.to_owned(), Arc::new(new));
-                    false
+                // Its status was written, or nothing of what is asked changed.
+                (Some(new), Some(known))
+                    if (&new.service, &new.bundle, new.insecure) == (&known.service, &known.bundle, known.insecure) =>
+                {
+                    return;
                 }
-                (Some(new), None) => {
+                (Some(new), _) => {
                     remotes.insert(name.to_owned(), Arc::new(new));
-                    true
                 }
             }
-        };
-        self.renew_catalogue();
-        if asked_now {
-            self.keep_remote(served, name);
         }
+        self.renew_catalogue();
+        self.keep_remote(served, name);
     }
 
     /// Begins to ask every aggregated API: after a start.
@@ -183,19 +177,42 @@ impl ApiServer {
         }
     }
 
+    /// Lets the keeper of an APIService look at once; there is one for each.
     fn keep_remote(&self, served: &Served, name: &str) {
         let Some(server) = self.me.upgrade() else { return };
+        let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keeper) = keepers.get(name) {
+            return keeper.notify_one();
+        }
+        let changed = Arc::new(Notify::new());
+        keepers.insert(name.to_owned(), changed.clone());
+        drop(keepers);
         let (served, name) = (served.clone(), name.to_owned());
         self.tasks.spawn(async move {
             loop {
-                let Some(available) = server.look_at_remote(&served, &name).await else { return };
-                let pause = if available { LOOK_EVERY } else { LOOK_AGAIN };
+                let pause = match server.look_at_remote(&served, &name).await {
+                    Some(true) => LOOK_EVERY,
+                    Some(false) => LOOK_AGAIN,
+                    None if server.dismiss_keeper(&name) => return,
+                    None => continue,
+                };
                 tokio::select! {
                     () = server.shutdown.cancelled() => return,
+                    () = changed.notified() => {}
                     () = tokio::time::sleep(pause) => {}
                 }
             }
         });
+    }
+
+    /// Ends the work of a keeper, unless its APIService has come back.
+    fn dismiss_keeper(&self, name: &str) -> bool {
+        let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = !self.remotes.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name);
+        if gone {
+            keepers.remove(name);
+        }
+        gone
     }
 
     /// Asks an aggregated API what it offers, and tells of it. `None` when there is no such APIService any more.
@@ -375,8 +392,8 @@ impl ApiServer {
     pub(crate) fn renew_catalogue(&self) {
         let remotes = self.remotes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
-        match definitions::catalogue_of(self.store.as_ref(), remotes.into_values().collect()) {
-            Ok(made) => *catalogue = made,
+        match definitions::definitions(self.store.as_ref(), catalogue.definitions()) {
+            Ok(all) => *catalogue = Arc::new(Catalogue::new(all, remotes.into_values().collect())),
             Err(error) => tracing::error!("read what is served: {error}"),
         }
     }

@@ -8,11 +8,13 @@ use std::sync::{Arc, OnceLock};
 use object_model::ApiError;
 
 use crate::aggregated::Remote;
+use crate::definitions::Definitions;
 use crate::openapi::Documents;
 use crate::served::{Served, no_such_resource};
 
 /// What is served.
 pub struct Catalogue {
+    definitions: Definitions,
     custom: Vec<Served>,
     remotes: Vec<Arc<Remote>>,
     by_name: HashMap<(String, String, String), usize>,
@@ -38,15 +40,17 @@ pub struct Version {
 }
 
 impl Catalogue {
-    /// The catalogue of the built-in resources and these. What the server itself answers for, nobody else does.
-    pub fn new(custom: Vec<Served>, mut remotes: Vec<Arc<Remote>>) -> Self {
+    /// The catalogue of the built-in resources, those that definitions make and those that others answer for. What the
+    /// server itself answers for, nobody else does.
+    pub fn new(definitions: Definitions, mut remotes: Vec<Arc<Remote>>) -> Self {
+        let custom: Vec<Served> = definitions.values().flat_map(|one| one.resources.iter().cloned()).collect();
         remotes.retain(|remote| {
             let same = |s: &Served| s.group() == remote.group && s.version() == remote.version;
             !Served::built_in().any(|s| same(&s)) && !custom.iter().any(same)
         });
         let name = |s: &Served| (s.group().to_owned(), s.version().to_owned(), s.plural().to_owned());
         let by_name = custom.iter().enumerate().map(|(at, served)| (name(served), at)).collect();
-        Self { custom, remotes, by_name, documents: OnceLock::new() }
+        Self { definitions, custom, remotes, by_name, documents: OnceLock::new() }
     }
 
     /// The resource that a request names.
@@ -63,6 +67,11 @@ impl Catalogue {
     /// All of them, the built-in ones first.
     pub fn all(&self) -> impl Iterator<Item = Served> {
         Served::built_in().chain(self.custom.iter().cloned())
+    }
+
+    /// The definitions it was made of.
+    pub fn definitions(&self) -> &Definitions {
+        &self.definitions
     }
 
     /// Those that definitions made.

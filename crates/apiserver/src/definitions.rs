@@ -4,6 +4,8 @@
 //! Upstream does this with controllers that write the status; here a definition is settled within the write, so that nobody
 //! sees one that is accepted and not served.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -11,23 +13,14 @@ use client::clock;
 use kinds::apiextensions::custom_resource_definition as crd;
 use object_model::{ApiError, meta, time};
 use serde_json::Value;
-use store::{Expect, Store, StoreError};
+use store::{Entry, Expect, Store, StoreError};
 
-use crate::aggregated::Remote;
 use crate::catalogue::Catalogue;
 use crate::served::Served;
 use crate::{ApiServer, custom, stored};
 
 /// How long to wait before looking again for objects that wait for their finalizers.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// The definitions that are stored.
-///
-/// # Errors
-/// When one cannot be read.
-fn definitions(store: &dyn Store) -> Result<Vec<Value>, ApiError> {
-    stored_objects(store, |served| served.hooks().defines_resources())
-}
 
 /// The objects of some built-in resources.
 ///
@@ -44,19 +37,94 @@ pub fn stored_objects(store: &dyn Store, wanted: impl Fn(&Served) -> bool) -> Re
     Ok(all)
 }
 
-/// The catalogue that the stored definitions make, with these aggregated APIs.
+/// A definition as it was stored at one revision.
+#[derive(Clone)]
+pub struct Definition {
+    revision: u64,
+    /// What the names of others are judged by: schemas are left out.
+    head: Value,
+    /// What it makes.
+    pub resources: Vec<Served>,
+}
+
+/// Definitions by their names.
+pub type Definitions = BTreeMap<String, Arc<Definition>>;
+
+impl Definition {
+    fn of(revision: u64, mut definition: Value) -> Self {
+        let resources = custom::resources(&definition);
+        for version in definition["spec"]["versions"].as_array_mut().into_iter().flatten() {
+            version["schema"] = Value::Null;
+        }
+        meta::set(&mut definition, "managedFields", Value::Null);
+        meta::set(&mut definition, "annotations", Value::Null);
+        Self { revision, head: definition, resources }
+    }
+}
+
+/// The entries of all definitions in the store.
+fn entries(store: &dyn Store) -> Result<Vec<(Served, Arc<Entry>)>, ApiError> {
+    let mut all = Vec::new();
+    for served in Served::built_in().filter(|served| served.hooks().defines_resources()) {
+        let range = store.range(&served.prefix(), None, 0, None).map_err(|e| ApiError::internal(&e))?;
+        all.extend(range.entries.into_iter().map(|entry| (served.clone(), entry)));
+    }
+    Ok(all)
+}
+
+/// The definitions that are stored. Those that are `known` in the same revision are not read again.
 ///
 /// # Errors
 /// When one cannot be read.
-pub fn catalogue_of(store: &dyn Store, remotes: Vec<Arc<Remote>>) -> Result<Arc<Catalogue>, ApiError> {
-    let custom = definitions(store)?.iter().flat_map(custom::resources).collect();
-    Ok(Arc::new(Catalogue::new(custom, remotes)))
+pub fn definitions(store: &dyn Store, known: &Definitions) -> Result<Definitions, ApiError> {
+    let by_key: HashMap<u64, (&String, &Arc<Definition>)> =
+        known.iter().map(|(name, definition)| (definition.revision, (name, definition))).collect();
+    let read = |(served, entry): &(Served, Arc<Entry>)| {
+        if let Some((name, definition)) = by_key.get(&entry.mod_revision) {
+            return Ok(((*name).clone(), (*definition).clone()));
+        }
+        let definition = stored::decode(served, entry)?;
+        Ok((meta::name(&definition).to_owned(), Arc::new(Definition::of(entry.mod_revision, definition))))
+    };
+    entries(store)?.iter().map(read).collect()
+}
+
+/// A write of what decides what is served, from before it is stored until the catalogue tells of it.
+pub struct UnderWay<'a>(&'a AtomicUsize);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 impl ApiServer {
     /// All that is served now.
+    ///
+    /// A watch may tell of a definition before the request that wrote it has renewed the catalogue: who learned of it that
+    /// way is served as well.
     pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
+        let known = self.catalogue.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if self.defining.load(Ordering::Acquire) == 0 || self.is_current(&known) {
+            return known;
+        }
+        self.renew_catalogue();
         self.catalogue.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_current(&self, catalogue: &Catalogue) -> bool {
+        entries(self.store.as_ref()).is_ok_and(|stored| {
+            let known: HashSet<u64> = catalogue.definitions().values().map(|one| one.revision).collect();
+            stored.len() == known.len() && stored.iter().all(|(_, entry)| known.contains(&entry.mod_revision))
+        })
+    }
+
+    /// To be held while something is written that may decide what is served.
+    pub(crate) fn define(&self, served: &Served) -> Option<UnderWay<'_>> {
+        served.hooks().defines_resources().then(|| {
+            self.defining.fetch_add(1, Ordering::AcqRel);
+            UnderWay(&self.defining)
+        })
     }
 
     /// Accepts the names of a definition that is about to be written.
@@ -65,7 +133,8 @@ impl ApiServer {
     /// When the other definitions cannot be read.
     pub(crate) fn settle(&self, served: &Served, definition: &mut Value) -> Result<(), ApiError> {
         if served.hooks().defines_resources() {
-            crd::settle(definition, &definitions(self.store.as_ref())?, &time::seconds(clock::now()));
+            let known = definitions(self.store.as_ref(), self.catalogue().definitions())?;
+            crd::settle(definition, known.values().map(|one| &one.head), &time::seconds(clock::now()));
         }
         Ok(())
     }
@@ -77,15 +146,40 @@ impl ApiServer {
         }
         self.renew_catalogue();
         self.clean_up(served, name);
+        self.settle_others(served, name);
+    }
+
+    /// Accepts the names of definitions that had to wait for them, if this write left them free.
+    fn settle_others(&self, served: &Served, name: &str) {
+        let catalogue = self.catalogue();
+        let all = catalogue.definitions();
+        for (waiting, definition) in all.iter().filter(|(other, _)| *other != name) {
+            if custom::has_condition(&definition.head, "NamesAccepted") {
+                continue;
+            }
+            let now = time::seconds(clock::now());
+            let mut settled = definition.head.clone();
+            crd::settle(&mut settled, all.values().map(|one| &one.head), &now);
+            let Some(server) = self.me.upgrade().filter(|_| settled != definition.head) else { continue };
+            let (served, waiting) = (served.clone(), waiting.clone());
+            self.tasks.spawn(async move {
+                let outcome = server
+                    .change_definition(&served, &waiting, |definition| {
+                        let known = server.catalogue();
+                        crd::settle(definition, known.definitions().values().map(|one| &one.head), &now);
+                    })
+                    .await;
+                if let Err(error) = outcome {
+                    tracing::error!("accept the names of definition {waiting}: {error}");
+                }
+            });
+        }
     }
 
     /// Begins to remove the objects of every definition that is being deleted: after a start.
     pub(crate) fn clean_up_all(&self) {
         for served in Served::built_in().filter(|served| served.hooks().defines_resources()) {
-            match definitions(self.store.as_ref()) {
-                Ok(all) => all.iter().for_each(|definition| self.clean_up(&served, meta::name(definition))),
-                Err(error) => tracing::error!("read definitions: {error}"),
-            }
+            self.catalogue().definitions().keys().for_each(|name| self.clean_up(&served, name));
         }
     }
 
@@ -129,7 +223,7 @@ impl ApiServer {
         self.change_definition(served, name, |definition| meta::remove_finalizer(definition, crd::CLEANUP)).await
     }
 
-    /// Changes a definition that is being deleted; it goes when nothing keeps it any more.
+    /// Changes a definition. One that is being deleted goes when nothing keeps it any more.
     async fn change_definition(
         &self,
         served: &Served,

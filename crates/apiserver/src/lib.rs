@@ -16,6 +16,7 @@ mod definitions;
 mod delete;
 mod discovery;
 mod eviction;
+mod fairness;
 mod finish;
 mod health;
 mod impersonate;
@@ -42,7 +43,7 @@ mod write;
 
 use std::collections::{BTreeMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::time::Duration;
 
@@ -52,10 +53,12 @@ use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use object_model::{ApiError, Reason};
 use store::Store;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::context::{Context, read_body};
+use crate::fairness::Asked;
 use crate::request::{ResourceRequest, Target};
 use crate::served::no_such_resource;
 use crate::websocket::{Cut, Knock};
@@ -77,10 +80,14 @@ pub struct ApiServer {
     policy: RwLock<Policy>,
     /// What is served.
     catalogue: RwLock<Arc<catalogue::Catalogue>>,
+    /// How many definitions are being written.
+    defining: AtomicUsize,
     /// Definitions whose objects are being removed.
     cleaning: Mutex<HashSet<String>>,
     /// Aggregated APIs, by the name of their APIService.
     remotes: Mutex<BTreeMap<String, Arc<aggregated::Remote>>>,
+    /// Who looks after each of them.
+    keepers: Mutex<BTreeMap<String, Arc<Notify>>>,
     front_proxy: OnceLock<FrontProxy>,
     /// Itself, for what goes on after a request.
     me: Weak<Self>,
@@ -88,6 +95,7 @@ pub struct ApiServer {
     address: String,
     ready: AtomicBool,
     claims: claims::Claims,
+    fairness: fairness::Fairness,
     metrics: metrics::Metrics,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -107,12 +115,14 @@ impl ApiServer {
         let policy = RwLock::new(authorize::policy_of(store.as_ref())?);
         let services = definitions::stored_objects(store.as_ref(), |served| served.hooks().aggregates())?;
         let remotes = aggregated::remotes(&services);
-        let known = remotes.values().cloned().collect();
-        let catalogue = RwLock::new(definitions::catalogue_of(store.as_ref(), known)?);
-        Ok(Arc::new_cyclic(|me| Self {
-            catalogue,
+        let known = definitions::definitions(store.as_ref(), &definitions::Definitions::new())?;
+        let catalogue = catalogue::Catalogue::new(known, remotes.values().cloned().collect());
+        let server = Arc::new_cyclic(|me| Self {
+            catalogue: RwLock::new(Arc::new(catalogue)),
+            defining: AtomicUsize::new(0),
             cleaning: Mutex::default(),
             remotes: Mutex::new(remotes),
+            keepers: Mutex::default(),
             front_proxy: OnceLock::new(),
             me: me.clone(),
             store,
@@ -122,10 +132,13 @@ impl ApiServer {
             address,
             ready: AtomicBool::new(false),
             claims: claims::Claims::new(),
+            fairness: fairness::Fairness::default(),
             metrics: metrics::Metrics::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        }))
+        });
+        server.renew_fairness();
+        Ok(server)
     }
 
     /// Says that the first objects are there: `/readyz` answers ok from now on.
@@ -183,10 +196,24 @@ impl ApiServer {
         };
         let begin = tokio::time::Instant::now();
         let under_way = asked.map(|request| self.metrics.begin(request.verb));
-        let mut response = match self.dispatch(&cx, &path, &target, request).await {
-            Ok(response) => response,
-            Err(error) => respond::error(&error, Some(&cx.accept)),
+        let verb = cx.method.as_str().to_ascii_lowercase();
+        let seat = match asked {
+            // What goes on for long would keep others out for as long; a watch is as good as answered when it begins.
+            Some(request) if request.streams() => Ok(None),
+            Some(request) => self.fairness.seat(&cx.user, &Asked::Resource(request)).await,
+            None => self.fairness.seat(&cx.user, &Asked::Path(&verb, &path)).await,
         };
+        let answered = match &seat {
+            Ok(_) => self.dispatch(&cx, &path, &target, request).await,
+            Err(refused) => Err(refused.error()),
+        };
+        let mut response = answered.unwrap_or_else(|error| respond::error(&error, Some(&cx.accept)));
+        match &seat {
+            Ok(Some(seat)) => seat.tell(&mut response),
+            Ok(None) => {}
+            Err(refused) => refused.tell(&mut response),
+        }
+        drop(seat);
         drop(under_way);
         if let Some(request) = asked {
             self.metrics.observe(request, response.status().as_u16(), begin.elapsed());
@@ -335,6 +362,7 @@ impl ApiServer {
             }
             _ => {}
         }
+        let allowed = cx.query.timeout(REQUEST_TIMEOUT)?;
         let work = async {
             let body = read_body(request.into_body()).await?;
             if !served.is_stored() {
@@ -357,7 +385,7 @@ impl ApiServer {
                 _ => Err(ApiError::method_not_allowed()),
             }
         };
-        tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
+        tokio::time::timeout(allowed, work).await.unwrap_or_else(|_| {
             Err(ApiError::new(Reason::Timeout, "Timeout: request did not complete within the allotted timeout"))
         })
     }

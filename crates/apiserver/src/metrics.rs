@@ -189,6 +189,12 @@ impl ApiServer {
             let labels = format!("group=\"{}\",resource=\"{}\"", served.group(), served.plural());
             page.row("apiserver_resource_objects", &labels, count);
         }
+        for (name, kind, help, rows) in self.fairness.rows() {
+            page.head(name, kind, help);
+            for (labels, value) in rows {
+                page.row(name, &labels, value);
+            }
+        }
         process_rows(&mut page);
         page.0
     }

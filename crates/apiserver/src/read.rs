@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use client::Body;
 use http::{Response, StatusCode};
-use object_model::{ApiError, FieldSelector, LabelSelector, Reason, meta};
-use serde::{Deserialize, Serialize};
+use object_model::{ApiError, Continue, FieldSelector, LabelSelector, Reason, meta};
 use serde_json::{Value, json};
 use store::{Entry, StoreError};
 
@@ -68,29 +65,6 @@ impl Selection {
     }
 }
 
-/// Where a paged list goes on. Opaque to clients; the layout is upstream's.
-#[derive(Serialize, Deserialize)]
-struct Continue {
-    v: String,
-    rv: i64,
-    start: String,
-}
-
-impl Continue {
-    fn encode(revision: i64, start: &str) -> String {
-        let token = Self { v: "meta.k8s.io/v1".to_owned(), rv: revision, start: start.to_owned() };
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).expect("strings and numbers always serialise"))
-    }
-
-    fn decode(token: &str) -> Result<Self, ApiError> {
-        URL_SAFE_NO_PAD
-            .decode(token.trim_end_matches('='))
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .ok_or_else(|| ApiError::bad_request("continue key is not valid: the token could not be read"))
-    }
-}
-
 /// Of a page on which everything is wanted.
 const ALL: Option<fn(&Entry) -> Result<bool, ApiError>> = None;
 
@@ -110,13 +84,13 @@ impl ApiServer {
     ) -> Result<Response<Body>, ApiError> {
         let key = served.key(&request.namespace, &request.name);
         let entry = self.store.get(&key).ok_or_else(|| served.not_found(&request.name))?;
+        let include = Include::of(cx.query.get("includeObject"));
         if request.subresource == "scale" {
             let object = self.shown_one(served, stored::decode(served, &entry)?).await?;
             let paths = served.scale.as_ref().ok_or_else(ApiError::method_not_allowed)?;
             let scale = kinds::scale::of(paths, &object);
-            return respond::object(&cx.accept, None, "autoscaling.v1.Scale", StatusCode::OK, &scale, Include::None);
+            return respond::scale(&cx.accept, &scale, include);
         }
-        let include = Include::of(cx.query.get("includeObject"));
         if served.by_webhook() {
             let object = self.shown_one(served, stored::decode(served, &entry)?).await?;
             return respond::object(&cx.accept, Some(served), served.type_name(), StatusCode::OK, &object, include);
@@ -278,12 +252,13 @@ impl ApiServer {
             (None, if exact { Some(parse_revision(asked)?) } else { None })
         } else {
             let token = Continue::decode(token)?;
-            (Some(token.start), u64::try_from(token.rv).ok())
+            (Some(token.start().to_owned()), token.revision())
         };
         if after.as_deref().is_some_and(|a| !a.starts_with(&prefix)) {
             return Err(ApiError::bad_request("continue key is not valid: it belongs to another list"));
         }
-        let at_once = if wanted.is_none() { limit } else { 0 };
+        let unfiltered = wanted.is_none();
+        let at_once = if unfiltered { limit } else { 0 };
         let range = self.store.range(&prefix, after.as_deref(), at_once, at).map_err(|e| match e {
             StoreError::Compacted { .. } if after.is_some() => {
                 let start = after.as_deref().unwrap_or_default();
@@ -295,7 +270,7 @@ impl ApiServer {
                      objects that were created, modified, or deleted between the time the first chunk was returned and \
                      now may show up in the list.",
                 );
-                error.continue_token = Some(Continue::encode(-1, start));
+                error.continue_token = Some(Continue::after(start, None).encode());
                 error
             }
             e => store_failed(&e),
@@ -318,8 +293,11 @@ impl ApiServer {
         if rest > 0
             && let Some(last) = entries.last()
         {
-            metadata["continue"] = Continue::encode(i64::try_from(range.revision).unwrap_or(-1), &last.key).into();
-            metadata["remainingItemCount"] = rest.into();
+            metadata["continue"] = Continue::after(&last.key, Some(range.revision)).encode().into();
+            // With a selector upstream does not count what is left.
+            if unfiltered {
+                metadata["remainingItemCount"] = rest.into();
+            }
         }
         Ok(Page { entries, metadata })
     }

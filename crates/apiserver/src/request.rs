@@ -1,6 +1,7 @@
 //! What a request asks for, read from its method, path and query (upstream's request info).
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::{HeaderMap, Method, Uri, header};
 use object_model::ApiError;
@@ -26,6 +27,11 @@ impl Query {
         self.0.iter().find(|(k, _)| k == key).map_or("", |(_, v)| v)
     }
 
+    /// All values of a parameter.
+    pub fn all<'q>(&'q self, key: &'q str) -> impl Iterator<Item = &'q str> {
+        self.0.iter().filter(move |(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
     /// Whether the parameter is given.
     pub fn has(&self, key: &str) -> bool {
         self.0.iter().any(|(k, _)| k == key)
@@ -34,6 +40,21 @@ impl Query {
     /// Whether the parameter is `true` or `1`.
     pub fn flag(&self, key: &str) -> bool {
         matches!(self.get(key), "true" | "1" | "True" | "TRUE" | "t" | "T")
+    }
+
+    /// How long the request may take: what `timeout` says, and never longer than `most`.
+    ///
+    /// # Errors
+    /// 400 when it is no duration.
+    pub fn timeout(&self, most: Duration) -> Result<Duration, ApiError> {
+        let text = self.get("timeout");
+        if text.is_empty() {
+            return Ok(most);
+        }
+        let invalid = || ApiError::bad_request("invalid timeout specified in the request URL");
+        let given = expressions::parse_duration(text).ok_or_else(invalid)?;
+        // Upstream takes no time for the usual time.
+        if given.is_zero() { Ok(most) } else { Ok(Duration::try_from(given).map_err(|_| invalid())?.min(most)) }
     }
 
     /// A whole number, where the parameter is given.
@@ -67,6 +88,13 @@ pub struct ResourceRequest {
     pub name: String,
     /// Subresource, empty for the object itself.
     pub subresource: String,
+}
+
+impl ResourceRequest {
+    /// Whether it ends at a node or a pod, and goes on for as long as both sides like.
+    pub fn streams(&self) -> bool {
+        matches!(self.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    }
 }
 
 /// What the path of a request names.
@@ -280,6 +308,17 @@ mod tests {
         ] {
             assert_eq!(read(&method, uri), want, "{method} {uri}");
         }
+    }
+
+    #[test]
+    fn a_request_takes_no_longer_than_it_says() {
+        let timeout = |query: &str| {
+            let query = Query::of(&format!("/x?{query}").parse().expect("uri"));
+            query.timeout(Duration::from_secs(60)).map(|timeout| timeout.as_millis())
+        };
+        let read = ["", "timeout=1500ms", "timeout=2m", "timeout=0s"].map(|query| timeout(query).ok());
+        assert_eq!(read, [Some(60_000), Some(1500), Some(60_000), Some(60_000)]);
+        assert!(timeout("timeout=soon").is_err() && timeout("timeout=-1s").is_err());
     }
 
     #[test]

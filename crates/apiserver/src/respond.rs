@@ -103,6 +103,22 @@ pub fn object(
     }
 }
 
+/// A Scale as the client wants it.
+///
+/// # Errors
+/// As [`object`].
+pub fn scale(accept: &Accept, value: &Value, include: table::Include) -> Result<Response<Body>, ApiError> {
+    let (_, view) = accept.first(|format, view| match view {
+        View::Object => true,
+        View::Table(_) => format == Format::Json,
+        View::Metadata | View::Discovery => false,
+    })?;
+    match view {
+        View::Table(version) => Ok(json_value(StatusCode::OK, &table::of_scale(version, value, include))),
+        _ => object(accept, None, "autoscaling.v1.Scale", StatusCode::OK, value, table::Include::None),
+    }
+}
+
 fn one(format: Format, status: StatusCode, value: &Value, type_name: &str) -> Result<Response<Body>, ApiError> {
     match format {
         Format::Json => Ok(json_value(status, value)),

@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use auth::User;
 use client::{Body, BodyError};
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use object_model::ApiError;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -113,7 +114,16 @@ impl ApiServer {
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {
             let (server, user) = (self.clone(), user.clone());
             // Boxed, so that the connection's type does not carry the handlers' in its own.
-            let answer: Answer = Box::pin(async move { Ok(server.handle_outside(request, user, from).await) });
+            let answer: Answer = if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+                Box::pin(async move { Ok(server.handle_outside(request, user, from).await) })
+            } else {
+                // What is written has consequences (a policy that is read anew, an address that is taken), also when the
+                // client goes away before its answer: the request is carried out to its end.
+                let work = self.tasks.spawn(async move { server.handle_outside(request, user, from).await });
+                Box::pin(async move {
+                    Ok(work.await.unwrap_or_else(|error| respond::error(&ApiError::internal(error.to_string()), None)))
+                })
+            };
             answer
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -1,6 +1,7 @@
 //! Objects as rows of a table: what `kubectl get` prints.
 
 use kinds::Now;
+use object_model::time;
 use serde_json::{Value, json};
 
 use crate::respond::partial;
@@ -40,6 +41,36 @@ pub fn table(served: &Served, version: &str, objects: &[Value], metadata: &Value
         "metadata": list_metadata,
         "columnDefinitions": columns(served),
         "rows": rows(served, version, objects, include),
+    })
+}
+
+/// The table of a Scale.
+pub fn of_scale(version: &str, scale: &Value, include: Include) -> Value {
+    let texts = |name: &str, help: &str| column(name, "integer", "", 0, help);
+    let mut row = json!({"cells": [
+        scale["metadata"]["name"],
+        scale["spec"]["replicas"].as_i64().unwrap_or(0),
+        scale["status"]["replicas"].as_i64().unwrap_or(0),
+        time::age(scale["metadata"]["creationTimestamp"].as_str(), client::clock::now()),
+    ]});
+    match include {
+        Include::None => {}
+        Include::Object => row["object"] = scale.clone(),
+        Include::Metadata => {
+            row["object"] = partial(scale, "PartialObjectMetadata");
+            row["object"]["apiVersion"] = format!("meta.k8s.io/{version}").into();
+        }
+    }
+    json!({
+        "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": {"resourceVersion": scale["metadata"]["resourceVersion"]},
+        "columnDefinitions": [
+            column("Name", "string", "name", 0, NAME_HELP),
+            texts("Desired", "Replicas that are wanted."),
+            texts("Available", "Replicas that there are."),
+            column("Age", "string", "", 0, CREATED_HELP),
+        ],
+        "rows": [row],
     })
 }
 

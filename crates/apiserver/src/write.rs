@@ -300,7 +300,7 @@ impl ApiServer {
         let main = ResourceRequest { subresource: String::new(), ..request.clone() };
         let object = self.modify_through(cx, &main, served, &request.subresource, change).await?;
         let scale = kinds::scale::of(paths, &object);
-        respond::object(&cx.accept, None, "autoscaling.v1.Scale", StatusCode::OK, &scale, Include::None)
+        respond::scale(&cx.accept, &scale, Include::of(cx.query.get("includeObject")))
     }
 
     /// Changes a stored object: the one way by which anything existing is written.
@@ -470,6 +470,7 @@ impl ApiServer {
             Durability::Synced
         };
         let key = served.key(namespace, name);
+        let _under_way = self.define(served);
         let written = self.store.write(Write { key, expect, op: Op::Put(value), durability }).await?;
         self.follow(served, namespace, name);
         Ok(written)
@@ -484,6 +485,7 @@ impl ApiServer {
     ) -> Result<std::sync::Arc<Entry>, StoreError> {
         let expect = Expect::Revision(revision);
         let key = served.key(namespace, name);
+        let _under_way = self.define(served);
         let gone = self.store.write(Write { key, expect, op: Op::Delete, durability: Durability::Synced }).await?;
         self.unclaim(served, &gone);
         self.follow(served, namespace, name);

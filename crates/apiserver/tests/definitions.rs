@@ -68,6 +68,51 @@ async fn a_definition_is_served_from_the_moment_it_is_written() {
     assert!(cluster.get("/openapi/v2").await.ok()["definitions"]["com.example.v1.WidgetList"].is_object());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_learns_of_a_definition_by_a_watch_is_served_as_well() {
+    let cluster = Cluster::start().await;
+    let mut watch = cluster.store.watch("customresourcedefinitions/", cluster.store.revision()).expect("watch");
+    let follow = async {
+        for number in 0..20 {
+            watch.next().await.expect("an event");
+            let answer = cluster.get(&format!("/apis/example.com/v1/things{number}")).await;
+            assert_eq!(answer.code, 200, "things{number}");
+        }
+    };
+    let define = async {
+        for number in 0..20 {
+            let mut one = definition();
+            one["metadata"]["name"] = format!("things{number}.example.com").into();
+            one["spec"]["names"] = json!({"plural": format!("things{number}"), "kind": format!("Thing{number}")});
+            cluster.post(CRDS, one).await.ok();
+        }
+    };
+    tokio::join!(follow, define);
+}
+
+#[tokio::test]
+async fn names_that_become_free_go_to_who_waits_for_them() {
+    let cluster = Cluster::start().await;
+    cluster.post(CRDS, definition()).await.ok();
+    let mut other = definition();
+    other["metadata"]["name"] = "gadgets.example.com".into();
+    other["spec"]["names"] = json!({"plural": "gadgets", "kind": "Gadget", "shortNames": ["wd"]});
+    let waits = cluster.post(CRDS, other).await.ok();
+    assert_eq!(waits["status"]["conditions"][0]["reason"], "PluralConflict");
+    assert_eq!(cluster.get("/apis/example.com/v1/gadgets").await.code, 404);
+    cluster.delete(&format!("{CRDS}/widgets.example.com")).await.ok();
+    cluster.until("the first is gone", || cluster.store.count("customresourcedefinitions/") == 1).await;
+    for _ in 0..100 {
+        if cluster.get("/apis/example.com/v1/gadgets").await.code == 200 {
+            let settled = cluster.get(&format!("{CRDS}/gadgets.example.com")).await.ok();
+            assert_eq!(settled["status"]["conditions"][0]["reason"], "NoConflicts");
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("the names are free and nobody has them");
+}
+
 #[tokio::test]
 async fn objects_are_pruned_defaulted_judged_and_shown() {
     let cluster = Cluster::start().await;

@@ -326,3 +326,43 @@ async fn long_lists_are_compressed_for_who_takes_it() {
     assert!(answer.bytes.len() < 100_000, "{}", answer.bytes.len());
     assert_eq!(cluster.get(MAPS).await.ok()["items"].as_array().map(Vec::len), Some(40));
 }
+
+#[tokio::test]
+async fn the_server_tells_of_its_paths_and_its_health() {
+    let c = Cluster::start().await;
+    let paths = c.get("/").await.ok();
+    let paths: Vec<&str> = paths["paths"].as_array().expect("paths").iter().filter_map(|path| path.as_str()).collect();
+    for path in ["/apis/apps/v1", "/apis/batch", "/healthz/ping", "/openapi/v3", "/readyz/shutdown", "/version"] {
+        assert!(paths.contains(&path), "{path}");
+    }
+    assert!(paths.is_sorted());
+    for path in ["/livez", "/livez/etcd", "/readyz/informer-sync", "/healthz?exclude=etcd"] {
+        assert_eq!(c.get(path).await.text(), "ok", "{path}");
+    }
+    let verbose = c.get("/readyz?verbose&exclude=etcd&exclude=nothing").await.text();
+    assert!(verbose.contains("[+]ping ok\n[+]etcd excluded: ok\n"), "{verbose}");
+    let said = "warn: some health checks cannot be excluded: no matches for [\"nothing\"]\nreadyz check passed\n";
+    assert!(verbose.ends_with(said), "{verbose}");
+    assert_eq!(c.get("/livez/nothing").await.code, 404);
+    assert!(c.get("/version").await.text().starts_with("{\n  \""));
+}
+
+#[tokio::test]
+async fn a_scale_has_a_table_of_its_own() {
+    let c = Cluster::start().await;
+    c.post(DEPLOYMENTS, deployment("web")).await.ok();
+    let table = c.raw("GET", &format!("{DEPLOYMENTS}/web/scale"), &[("accept", TABLE)], "").await.ok();
+    let columns = table["columnDefinitions"].as_array().expect("columns");
+    let names: Vec<&str> = columns.iter().filter_map(|column| column["name"].as_str()).collect();
+    assert_eq!(names, ["Name", "Desired", "Available", "Age"]);
+    assert_eq!(table["rows"][0]["cells"][0], "web");
+    assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+}
+
+#[tokio::test]
+async fn a_timeout_that_is_none_is_refused() {
+    let c = Cluster::start().await;
+    let (code, message) = c.post(&format!("{MAPS}?timeout=soon"), map("a")).await.refusal();
+    assert_eq!((code, message.as_str()), (400, "invalid timeout specified in the request URL"));
+    c.post(&format!("{MAPS}?timeout=30s"), map("a")).await.ok();
+}

@@ -31,7 +31,6 @@ pub(crate) struct Custom {
     /// Whether its objects live in namespaces.
     pub namespaced: bool,
     kind: String,
-    /// All versions that are served.
     versions: Vec<String>,
 }
 
@@ -58,6 +57,11 @@ impl Custom {
             kind: names["kind"].as_str()?.to_owned(),
             versions: served.iter().filter_map(|version| version["name"].as_str()).map(str::to_owned).collect(),
         })
+    }
+
+    /// All versions that are served.
+    pub fn versions(&self) -> &[String] {
+        &self.versions
     }
 
     /// Whether objects of this `apiVersion` and kind are its objects.

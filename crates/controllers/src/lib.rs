@@ -5,6 +5,7 @@
 //!
 //! To add one: a file with a `CONTROLLER` row, and two lines here (its `mod`, and its place in [`CONTROLLERS`]).
 
+mod api_registration;
 mod cluster_role_aggregation;
 mod cron_job;
 mod custom;
@@ -68,6 +69,8 @@ pub(crate) static CONTROLLERS: &[&Controller] = &[
     &volume_claim::CONTROLLER,
     &volume::CONTROLLER,
     &disruption::CONTROLLER,
+    &api_registration::REGISTRAR,
+    &api_registration::CLEANER,
 ];
 
 /// An object as controllers see it.

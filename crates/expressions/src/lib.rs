@@ -27,6 +27,7 @@ pub use declaration::{Declaration, Field, ListKind, escape};
 pub use environment::Environment;
 pub use error::{CompileError, EvalError};
 pub use functions::authorization::{Access, Authorize, Decision, Question};
+pub use functions::time::parse_duration;
 pub use lexer::is_reserved;
 pub use program::Program;
 pub use types::{ObjectType, Type};

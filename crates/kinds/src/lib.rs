@@ -453,6 +453,11 @@ pub trait Kind: Send + Sync {
         false
     }
 
+    /// Whether the objects say how many requests are served at a time.
+    fn limits_requests(&self) -> bool {
+        false
+    }
+
     /// Seconds after which an object that nobody touches is removed.
     fn time_to_live(&self) -> Option<u32> {
         None

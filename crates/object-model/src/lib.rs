@@ -8,12 +8,14 @@ pub mod jsonpath;
 pub mod meta;
 pub mod names;
 pub mod node_selector;
+mod page;
 mod quantity;
 pub mod selector;
 pub mod time;
 
 pub use error::{ApiError, Reason};
 pub use field::{FieldError, FieldErrorKind, FieldPath};
+pub use page::Continue;
 pub use quantity::{ParseQuantityError, Quantity};
 pub use selector::{FieldSelector, LabelSelector, SelectorError};
 

@@ -39,6 +39,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The body as it is.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap_or_else(|e| panic!("{e}: {:?}", self.bytes))
     }

@@ -123,7 +123,7 @@ const LONG_UNITS: [(&str, i128); 27] = [
 ];
 
 /// A duration as Go writes it: `1h30m`, `-1.5s`.
-pub(crate) fn parse_duration(text: &str) -> Option<SignedDuration> {
+pub fn parse_duration(text: &str) -> Option<SignedDuration> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),

@@ -135,11 +135,11 @@ fn claimed(names: &Value) -> BTreeSet<(&'static str, String)> {
 
 /// Accepts the names of a definition, if none of `others` has one of them, and establishes it. `now` is the time of the
 /// change, as conditions have it.
-pub fn settle(definition: &mut Value, others: &[Value], now: &str) {
+pub fn settle<'v>(definition: &mut Value, others: impl IntoIterator<Item = &'v Value>, now: &str) {
     let group = walk::text(definition, "spec.group").unwrap_or_default().to_owned();
     let own = object_model::meta::name(definition).to_owned();
     let taken: BTreeSet<(&str, String)> = others
-        .iter()
+        .into_iter()
         .filter(|other| {
             walk::text(other, "spec.group") == Some(&group) && object_model::meta::name(other) != own.as_str()
         })

@@ -41,6 +41,10 @@ const VERBS: [&str; 9] = ["create", "delete", "deletecollection", "get", "list",
 const SUBJECTS: [(&str, &str); 3] = [("Group", "group"), ("ServiceAccount", "serviceAccount"), ("User", "user")];
 
 impl Kind for FlowSchema {
+    fn limits_requests(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         if let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object())
             && walk::number(spec, "matchingPrecedence") == 0

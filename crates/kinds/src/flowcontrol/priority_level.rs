@@ -40,6 +40,10 @@ const MAX_QUEUES: i64 = 10_000_000;
 const MAX_ENTROPY_BITS: u32 = 60;
 
 impl Kind for PriorityLevel {
+    fn limits_requests(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return };
         if spec["type"] == "Exempt" {
