@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
-const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 
 /// Tells of each request; its port.
 async fn teller() -> u16 {
@@ -72,22 +71,17 @@ async fn tell(request: Request<Incoming>, port: u16) -> Response<Full<Bytes>> {
     }
 }
 
-/// A pod with an address, and a Service `web` with the ports 80 (`http`) and 81 (without a name), both of which lead to it.
+/// A pod with an address, and Services with the port 80: `web`, where it is called `http`, and `plain`, where it has no name,
+/// lead to the pod, `stray` to the same address as if it were no pod's.
 async fn web(cluster: &Cluster, port: u16) {
     cluster.post(PODS, pod("p", "n")).await.ok();
     let status = json!({"status": {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}});
     cluster.merge(&format!("{PODS}/p/status"), status).await.ok();
-    for (name, port_name) in [("web", "http"), ("plain", "")] {
+    for (name, port_name) in [("web", "http"), ("plain", ""), ("stray", "")] {
         let ports = json!([{"name": port_name, "port": 80, "targetPort": port}]);
         let service = json!({"metadata": {"name": name}, "spec": {"ports": ports}});
         cluster.post(SERVICES, service).await.ok();
-        let endpoint =
-            json!({"addresses": ["127.0.0.1"], "targetRef": {"kind": "Pod", "namespace": "default", "name": "p"}});
-        let slice = json!({
-            "metadata": {"name": format!("{name}-1"), "labels": {"kubernetes.io/service-name": name}},
-            "addressType": "IPv4", "ports": [{"name": port_name, "port": port}], "endpoints": [endpoint],
-        });
-        cluster.post(SLICES, slice).await.ok();
+        cluster.put_behind(name, (port_name, port), (name != "stray").then_some("p")).await;
     }
 }
 
@@ -180,8 +174,7 @@ async fn who_cannot_be_reached_is_told_of_as_a_status() {
     assert_eq!(said(format!("{PODS}/none:80/proxy/")).await, (404, "pods \"none\" not found".to_owned()));
     // The machine's own services are nobody's pods.
     assert_eq!(said(format!("{PODS}/p:80/proxy/")).await, (400, "address not allowed".to_owned()));
-    cluster.merge(&format!("{SLICES}/plain-1"), json!({"endpoints": [{"addresses": ["127.0.0.1"]}]})).await.ok();
-    assert_eq!(said(format!("{SERVICES}/plain/proxy/")).await.1, "no endpoints available for service \"plain\"");
+    assert_eq!(said(format!("{SERVICES}/stray/proxy/")).await.1, "no endpoints available for service \"stray\"");
     let missing = cluster.get(&format!("{SERVICES}/plain/proxies/")).await;
     assert_eq!(missing.code, 404);
 }

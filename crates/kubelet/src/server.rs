@@ -147,7 +147,7 @@ impl Server {
         let path = request.uri().path().to_owned();
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-        let get = request.method() == Method::GET;
+        let get = matches!(*request.method(), Method::GET | Method::HEAD);
         let result = match (parts.as_slice(), get) {
             (["healthz"], true) => Ok(say(StatusCode::OK, "ok")),
             (["pods"], true) => Ok(self.list()),

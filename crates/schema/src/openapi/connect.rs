@@ -9,14 +9,12 @@ use crate::{Shape, type_for};
 pub(super) fn parameters(dialect: Dialect, op: &Op) -> Vec<Value> {
     let (group, version, kind) = &op.kind;
     let api_version = if group.is_empty() { version.clone() } else { format!("{group}/{version}") };
-    let fields = match type_for(&api_version, kind).map(|ty| &ty.shape) {
-        Some(Shape::Struct(options)) => &options.fields[..],
-        _ => &[],
-    };
-    let asked = fields.iter().filter(|field| !field.inline && !["kind", "apiVersion"].contains(&field.json));
+    let fields =
+        type_for(&api_version, kind).and_then(|ty| ty.as_struct()).into_iter().flat_map(|options| options.fields);
+    let asked = fields.filter(|field| !field.inline && !["kind", "apiVersion"].contains(&field.json));
     let mut all: Vec<Value> = asked
         .map(|field| {
-            let ty = match field.ty.shape {
+            let ty = match field.ty.shape() {
                 Shape::Bool => "boolean",
                 Shape::Int32 | Shape::Int64 => "integer",
                 // One that may come several times is described as one.
