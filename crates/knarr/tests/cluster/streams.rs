@@ -38,12 +38,17 @@ fn ports_are_forwarded_over_websocket_and_over_spdy() {
             "port-forward deployment/echo :80",
         ] {
             for mut command in [node.kubectl(line.split_whitespace()), node.other_kubectl_with(line)] {
+                let log = node.path("forward.log");
+                command.arg("--v=4").stderr(std::fs::File::create(&log).expect("make a file"));
                 let forward = Follower::start(command.envs(WEBSOCKETS.map(|name| (name, websockets))));
                 let port = port_of(&forward.until("Forwarding from 127.0.0.1"));
                 for _ in 0..3 {
                     let said = node.http("127.0.0.1", port);
                     assert!(said.as_ref().is_ok_and(|said| said.contains("Hello")), "{command:?}: {said:?}");
                 }
+                // Nobody had to try the other way.
+                let said = std::fs::read_to_string(&log).expect("read a file");
+                assert!(!said.contains("fallback"), "{command:?}: {said}");
             }
         }
     }
