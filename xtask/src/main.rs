@@ -15,6 +15,10 @@ mod test;
 
 use clap::{Parser, Subcommand};
 
+/// That of the server: what makes the load must not be what is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The repository's own commands.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_version_flag = true)]
@@ -58,6 +62,7 @@ fn main() -> anyhow::Result<()> {
             println!("helm  {}", clients::helm()?.display());
             println!("docker  {}", clients::docker()?.display());
             println!("Python client  {}", clients::python_client()?.display());
+            println!("JavaScript client  {}", clients::javascript_client()?.display());
             println!("operators  {}", clients::operators()?.display());
             Ok(())
         }

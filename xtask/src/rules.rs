@@ -30,10 +30,18 @@ const KIND_NAMES: &[(&str, &str, &str)] = &[
         "nothing is created in a namespace that is missing or ends",
     ),
     ("crates/apiserver/src/admission/mod.rs", "Namespace", "the first namespaces may not be deleted"),
+    ("crates/apiserver/src/admission/matching.rs", "Namespace", "one is selected by its own labels"),
+    (
+        "crates/apiserver/src/admission/policies/validation.rs",
+        "ValidatingAdmissionPolicy",
+        "refusals name it, and clients look for that",
+    ),
     ("crates/apiserver/src/lib.rs", "Namespace", "its own path is that of a namespace without anything in it"),
     ("crates/apiserver/src/admission/mod.rs", "Pod", "a pod acts as an account, and is completed by its classes"),
     ("crates/apiserver/src/admission/mod.rs", "PersistentVolumeClaim", "it grows as its class allows"),
     ("crates/apiserver/src/admission/mod.rs", "PriorityClass", "one only is the default"),
+    ("crates/apiserver/src/write.rs", "Namespace", "one that is made counts as living in itself"),
+    ("crates/apiserver/src/admission/quota.rs", "*", "a quota is what a namespace may use"),
     ("crates/apiserver/src/admission/certificates.rs", "*", "who consents and signs depends on the signer"),
     ("crates/apiserver/src/admission/limits.rs", "*", "a namespace limits what its pods and claims ask for"),
     ("crates/apiserver/src/admission/priority.rs", "*", "a pod has the priority of its class"),
@@ -53,6 +61,8 @@ const KIND_NAMES: &[(&str, &str, &str)] = &[
         "an aggregated API is named by the Service in front of it, and its status says why it fails",
     ),
     ("crates/apiserver/src/proxy.rs", "*", "what a pod, a service or a node serves is at an address of its own"),
+    ("crates/apiserver/src/fairness.rs", "namespaces", "a field of the rules of flow schemas is called so"),
+    ("crates/apiserver/src/health.rs", "roles", "a health check of upstream's is called after the first roles"),
     ("crates/apiserver/src/streams.rs", "nodes", "logs and exec go to the address that the pod's node tells"),
 ];
 

@@ -32,6 +32,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     clients::second_kubectl()?;
     clients::docker()?;
     clients::python_client()?;
+    clients::javascript_client()?;
     clients::operators()?;
     host::say("Checking the format");
     cargo().args(["fmt", "--all", "--check"]).run()?;

@@ -30,10 +30,13 @@ pub fn policy_of(store: &dyn Store) -> anyhow::Result<Policy> {
 }
 
 impl ApiServer {
-    /// Follows a write that the server itself goes by: of a definition, a role, a flow schema. What is stored by now counts, so that two writes at once end in the newer.
+    /// Follows a write that the server itself goes by: of a definition, a policy, a webhook, a role, a flow schema. What is stored
+    /// by now counts, so that two writes at once end in the newer.
     pub(crate) fn follow(&self, served: &Served, namespace: &str, name: &str) {
         self.follow_definition(served, name);
         self.follow_aggregation(served, name);
+        self.follow_webhooks(served);
+        self.follow_policy(served, name);
         self.follow_fairness(served);
         if !served.hooks().is_policy() {
             return;

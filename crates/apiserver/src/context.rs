@@ -57,9 +57,12 @@ impl Context {
         }
     }
 
-    /// Adds a warning.
+    /// Adds a warning. What has been said already is not said again.
     pub fn warn(&self, text: String) {
-        self.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(text);
+        let mut warnings = self.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
     }
 
     /// The warnings so far.

@@ -1,11 +1,13 @@
 //! Custom objects from one version to another, where their definition names a webhook that knows how.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use object_model::{ApiError, meta};
 use serde_json::{Value, json};
 
 use crate::ApiServer;
+use crate::outbound::Webhook;
 use crate::served::Served;
 
 /// How long a webhook may take (upstream's number).
@@ -37,6 +39,31 @@ impl ApiServer {
         shown.pop().ok_or_else(|| ApiError::internal("a conversion lost the object"))
     }
 
+    /// An object in the form of another resource that serves the same ones. What is no such object stays as it is.
+    ///
+    /// # Errors
+    /// As [`Self::shown`].
+    pub(crate) async fn in_form<'o>(
+        &self,
+        from: &Served,
+        to: &Served,
+        object: &'o Value,
+    ) -> Result<Cow<'o, Value>, ApiError> {
+        let same = from.group() == to.group() && from.version() == to.version();
+        if same || object["kind"] != from.kind() {
+            return Ok(Cow::Borrowed(object));
+        }
+        let object = object.clone();
+        if to.by_webhook() {
+            let mut objects = self.in_version(to, &to.api_version(), vec![object]).await?;
+            return objects.pop().map(Cow::Owned).ok_or_else(|| ApiError::internal("a conversion lost the object"));
+        }
+        let mut object = if from.converts() { from.hooks().stored(object) } else { object };
+        object["apiVersion"] = to.api_version().into();
+        object["kind"] = to.kind().into();
+        Ok(Cow::Owned(if to.converts() { to.hooks().served(object) } else { object }))
+    }
+
     /// Objects in a version, by the webhook of their definition. Those that are in it already stay as they are.
     pub(crate) async fn in_version(
         &self,
@@ -58,8 +85,9 @@ impl ApiServer {
             "kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1",
             "request": {"uid": uid, "desiredAPIVersion": version, "objects": sent},
         });
-        let config = &served.conversion["webhook"]["clientConfig"];
-        let answer = self.ask_webhook(config, &review, PATIENCE).await.map_err(|error| failed(format!("{error:#}")))?;
+        let webhook = Webhook::new(served.conversion["webhook"]["clientConfig"].clone());
+        let answer =
+            self.ask_webhook(&webhook, &review, PATIENCE).await.map_err(|error| failed(format!("{error:#}")))?;
         let response = &answer["response"];
         if response["uid"] != uid.as_str() {
             return Err(failed(format!("expected response.uid={uid:?}, got {}", response["uid"])));

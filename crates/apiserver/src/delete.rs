@@ -8,6 +8,8 @@ use object_model::{ApiError, FieldError, FieldPath, meta, time};
 use serde_json::{Value, json};
 use store::{Expect, StoreError};
 
+use crate::admission::chain;
+use crate::admission::question::{Operation, Question};
 use crate::context::Context;
 use crate::request::ResourceRequest;
 use crate::served::{Served, schema_of};
@@ -25,6 +27,8 @@ struct Options {
     uid: Option<String>,
     resource_version: Option<String>,
     dry_run: bool,
+    /// The same as the client gave it, for those who are asked about the deletion.
+    given: Value,
 }
 
 impl Options {
@@ -36,6 +40,26 @@ impl Options {
             cx.decode(ty, body)?
         };
         Self::of(cx, &given)
+    }
+
+    /// As those who are asked about the deletion see them.
+    fn shown(&self) -> Value {
+        let mut shown = json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"});
+        for (field, value) in self.given.as_object().into_iter().flatten() {
+            if !matches!(field.as_str(), "kind" | "apiVersion") {
+                shown[field] = value.clone();
+            }
+        }
+        if let Some(grace) = self.grace {
+            shown["gracePeriodSeconds"] = grace.into();
+        }
+        if let Some(propagation) = self.propagation.as_deref().filter(|_| self.given["orphanDependents"].is_null()) {
+            shown["propagationPolicy"] = propagation.into();
+        }
+        if self.dry_run {
+            shown["dryRun"] = json!(["All"]);
+        }
+        shown
     }
 
     fn of(cx: &Context, given: &Value) -> Result<Self, ApiError> {
@@ -78,6 +102,7 @@ impl Options {
             uid: text(&given["preconditions"]["uid"]),
             resource_version: text(&given["preconditions"]["resourceVersion"]),
             dry_run: cx.dry_run()? || given["dryRun"].as_array().is_some_and(|d| !d.is_empty()),
+            given: given.clone(),
         })
     }
 }
@@ -98,7 +123,8 @@ impl ApiServer {
         body: Bytes,
     ) -> Result<Response<Body>, ApiError> {
         let options = Options::read(cx, &body)?;
-        match self.delete_one(served, &request.namespace, &request.name, &options).await? {
+        let asker = Some((cx, request));
+        match self.delete_one(asker, served, &request.namespace, &request.name, &options).await? {
             Outcome::Gone(object) if !served.graceful => {
                 let mut details = json!({"name": request.name, "kind": served.plural(), "uid": meta::uid(&object)});
                 if !served.group().is_empty() {
@@ -135,9 +161,15 @@ impl ApiServer {
                 meta::name(&eviction)
             )));
         }
-        let options = Options::of(cx, &eviction["deleteOptions"])?;
+        let mut question = Question::of(cx, request, served, Operation::Create)?;
+        question.object = eviction;
+        question.object["apiVersion"] = "policy/v1".into();
+        question.object["kind"] = "Eviction".into();
+        chain::admit(self, &mut question).await?;
+        let options = Options::of(cx, &question.object["deleteOptions"])?;
         self.ask_budget(served, &request.namespace, &request.name, options.dry_run).await?;
-        self.delete_one(served, &request.namespace, &request.name, &options).await?;
+        // Who has been asked about the eviction is not asked about the deletion that it is.
+        self.delete_one(None, served, &request.namespace, &request.name, &options).await?;
         respond::created(&cx.accept)
     }
 
@@ -152,7 +184,9 @@ impl ApiServer {
         let options = Options::read(cx, &body)?;
         let (objects, metadata) = self.select(cx, request, served).await?;
         // Side by side, so that the store takes many of them in one durable step.
-        let deletions = objects.iter().map(|o| self.delete_one(served, meta::namespace(o), meta::name(o), &options));
+        let asker = Some((cx, request));
+        let delete = |o| self.delete_one(asker, served, meta::namespace(o), meta::name(o), &options);
+        let deletions = objects.iter().map(delete);
         let mut outcomes = stream::iter(deletions.collect::<Vec<_>>()).buffer_unordered(DELETIONS_AT_ONCE);
         while let Some(outcome) = outcomes.next().await {
             match outcome {
@@ -167,10 +201,17 @@ impl ApiServer {
     /// Deletes every object of a resource, in the background of whatever happens to them.
     pub(crate) async fn delete_all(&self, served: &Served) -> Result<(), ApiError> {
         let range = self.store.range(&served.prefix(), None, 0, None).map_err(|e| store_failed(&e))?;
-        let options = Options { grace: None, propagation: None, uid: None, resource_version: None, dry_run: false };
+        let options = Options {
+            grace: None,
+            propagation: None,
+            uid: None,
+            resource_version: None,
+            dry_run: false,
+            given: Value::Null,
+        };
         for entry in range.entries {
             let object = stored::decode(served, &entry)?;
-            match self.delete_one(served, meta::namespace(&object), meta::name(&object), &options).await {
+            match self.delete_one(None, served, meta::namespace(&object), meta::name(&object), &options).await {
                 Err(error) if error.code == 404 => {}
                 outcome => drop(outcome?),
             }
@@ -178,8 +219,10 @@ impl ApiServer {
         Ok(())
     }
 
+    /// Deletes one object. Others have a say in it where somebody asks for it, and not where it follows from something else.
     async fn delete_one(
         &self,
+        asker: Option<(&Context, &ResourceRequest)>,
         served: &Served,
         namespace: &str,
         name: &str,
@@ -203,6 +246,14 @@ impl ApiServer {
                 // Already being deleted, and this request does not shorten the wait.
                 return Ok(Outcome::Pending(current));
             };
+            if let Some((cx, request)) = asker {
+                let mut question = Question::of(cx, request, served, Operation::Delete)?;
+                question.namespace = if request.namespace.is_empty() { namespace } else { &request.namespace };
+                question.dry_run = options.dry_run;
+                question.options = options.shown();
+                question.old = if chain::is_idle(self) { current } else { self.shown_one(served, current).await? };
+                chain::admit(self, &mut question).await?;
+            }
             let finished = !has_finalizers(&object) && object["metadata"]["deletionGracePeriodSeconds"] == 0;
             if options.dry_run {
                 return Ok(if finished { Outcome::Gone(object) } else { Outcome::Pending(object) });

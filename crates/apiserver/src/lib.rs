@@ -78,6 +78,8 @@ pub struct ApiServer {
     tokens: TokenKey,
     /// Roles and bindings as they are stored.
     policy: RwLock<Policy>,
+    /// Admission policies as they are stored.
+    policies: RwLock<Arc<admission::policies::Policies>>,
     /// What is served.
     catalogue: RwLock<Arc<catalogue::Catalogue>>,
     /// How many definitions are being written.
@@ -89,12 +91,16 @@ pub struct ApiServer {
     /// Who looks after each of them.
     keepers: Mutex<BTreeMap<String, Arc<Notify>>>,
     front_proxy: OnceLock<FrontProxy>,
+    /// Who is asked before something is written.
+    webhooks: RwLock<Arc<admission::webhooks::Webhooks>>,
     /// Itself, for what goes on after a request.
     me: Weak<Self>,
     /// `host:port` as discovery tells it.
     address: String,
     ready: AtomicBool,
     claims: claims::Claims,
+    /// Who is being granted what of the quotas.
+    quotas: admission::quota::Quotas,
     fairness: fairness::Fairness,
     metrics: metrics::Metrics,
     shutdown: CancellationToken,
@@ -113,9 +119,11 @@ impl ApiServer {
         address: String,
     ) -> anyhow::Result<Arc<Self>> {
         let policy = RwLock::new(authorize::policy_of(store.as_ref())?);
+        let policies = RwLock::new(admission::policies::policies_of(store.as_ref())?);
         let services = definitions::stored_objects(store.as_ref(), |served| served.hooks().aggregates())?;
         let remotes = aggregated::remotes(&services);
         let known = definitions::definitions(store.as_ref(), &definitions::Definitions::new())?;
+        let webhooks = admission::webhooks::Webhooks::of(store.as_ref(), &admission::webhooks::Webhooks::default())?;
         let catalogue = catalogue::Catalogue::new(known, remotes.values().cloned().collect());
         let server = Arc::new_cyclic(|me| Self {
             catalogue: RwLock::new(Arc::new(catalogue)),
@@ -124,14 +132,17 @@ impl ApiServer {
             remotes: Mutex::new(remotes),
             keepers: Mutex::default(),
             front_proxy: OnceLock::new(),
+            webhooks: RwLock::new(Arc::new(webhooks)),
             me: me.clone(),
             store,
             kubelet,
             tokens,
             policy,
+            policies,
             address,
             ready: AtomicBool::new(false),
             claims: claims::Claims::new(),
+            quotas: admission::quota::Quotas::default(),
             fairness: fairness::Fairness::default(),
             metrics: metrics::Metrics::default(),
             shutdown: CancellationToken::new(),
@@ -326,7 +337,7 @@ impl ApiServer {
             None => return Err(ApiError::new(Reason::NotFound, "the server could not find the requested resource")),
         };
         if r.subresource == "proxy" {
-            return self.proxy(r, &served, request).await;
+            return self.proxy(cx, r, &served, request).await;
         }
         let needs_namespace =
             served.namespaced() && r.namespace.is_empty() && !matches!(r.verb, "list" | "watch" | "deletecollection");
@@ -369,7 +380,7 @@ impl ApiServer {
                 return self.answer_unstored(cx, r, &served, body).await;
             }
             match (r.subresource.as_str(), r.verb) {
-                ("token", _) => self.issue_token(cx, r, &served, &body),
+                ("token", _) => self.issue_token(cx, r, &served, &body).await,
                 ("binding", _) => self.bind(cx, r, &served, body).await,
                 ("eviction", _) => self.evict(cx, r, &served, body).await,
                 ("", "create") => self.create(cx, r, &served, body).await,

@@ -10,6 +10,8 @@ use object_model::{ApiError, FieldError, FieldPath, Reason, meta, time};
 use schema::fields::{self, FieldSet, Place};
 use serde_json::{Value, json};
 
+use crate::context::Context;
+
 const APPLY: &str = "Apply";
 const UPDATE: &str = "Update";
 /// How many managers an object keeps beside those who apply, and who gets what the oldest beyond had (upstream's choice).
@@ -143,6 +145,22 @@ fn set_managers(object: &mut Value, mut managers: Vec<Manager>) {
     });
     let entries: Vec<Value> = managers.iter().map(Manager::to_value).collect();
     meta::set(object, "managedFields", if entries.is_empty() { Value::Null } else { entries.into() });
+}
+
+/// The managers as they are written in an object.
+pub fn noted(object: &Value) -> Value {
+    object["metadata"].get("managedFields").cloned().unwrap_or(Value::Null)
+}
+
+/// Takes back what somebody has made of the managers of an object, if it cannot be read.
+pub fn restore_if_broken(object: &mut Value, noted: Value, cx: &Context) {
+    if let Err(why) = managers_of(object) {
+        meta::set(object, "managedFields", noted);
+        cx.warn(format!(
+            ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating \
+             admission controller; please fix your requests: {why}"
+        ));
+    }
 }
 
 /// Notes a write that was no apply; of a new object, where `current` is null. `object` is the new state, in which the writer

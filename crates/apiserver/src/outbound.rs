@@ -3,7 +3,7 @@
 //! Kinds named here, and why: Service and EndpointSlice, because a webhook is named by the Service in front of it.
 
 use std::io::ErrorKind;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ur
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use object_model::meta;
+use object_model::{ApiError, meta};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -57,6 +57,64 @@ pub(crate) struct Peer {
     pub name: String,
     /// Whom to trust, and who the server says it is; `None` for a connection in the clear.
     pub tls: Option<Arc<ClientConfig>>,
+}
+
+/// A webhook as a `clientConfig` names it.
+pub(crate) struct Webhook {
+    config: Value,
+    /// Whom to trust; the authorities are read when it is first called.
+    tls: OnceLock<Arc<ClientConfig>>,
+}
+
+impl Webhook {
+    /// That of a `clientConfig`.
+    pub fn new(config: Value) -> Self {
+        Self { config, tls: OnceLock::new() }
+    }
+
+    fn service(&self, field: &str) -> &str {
+        self.config["service"][field].as_str().unwrap_or_default()
+    }
+
+    fn port(&self) -> u16 {
+        let of_url = || self.config["url"].as_str()?.parse::<Uri>().ok()?.port_u16();
+        let of_service = || self.config["service"]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        of_url().or_else(of_service).unwrap_or(443)
+    }
+
+    /// What is called, as people are told.
+    fn url(&self) -> String {
+        if let Some(url) = self.config["url"].as_str() {
+            return url.to_owned();
+        }
+        let path = self.service("path").trim_start_matches('/');
+        format!("https://{}.{}.svc:{}/{path}", self.service("name"), self.service("namespace"), self.port())
+    }
+
+    fn tls(&self) -> Result<Arc<ClientConfig>> {
+        if let Some(tls) = self.tls.get() {
+            return Ok(tls.clone());
+        }
+        let bundle = self.config["caBundle"].as_str().unwrap_or_default();
+        let bundle = base64::engine::general_purpose::STANDARD.decode(bundle).context("read caBundle")?;
+        let tls = trust(&bundle, false, None)?;
+        Ok(self.tls.get_or_init(|| tls).clone())
+    }
+}
+
+/// What an answer that is no success means, in the words of clients.
+fn failure(status: StatusCode, body: &[u8]) -> String {
+    if serde_json::from_slice::<Value>(body).is_ok_and(|body| body["kind"] == "Status") {
+        return ApiError::from_status(status.as_u16(), body).message;
+    }
+    match status.as_u16() {
+        404 => "the server could not find the requested resource".to_owned(),
+        500.. => {
+            let text = String::from_utf8_lossy(body);
+            format!("an error on the server ({:?}) has prevented the request from succeeding", text.trim())
+        }
+        _ => format!("the server rejected our request for an unknown reason ({status})"),
+    }
 }
 
 impl ApiServer {
@@ -147,52 +205,46 @@ impl ApiServer {
         Ok(Response::from_parts(parts, body.map_err(BodyError::new).boxed_unsync()))
     }
 
-    /// Asks a webhook (`clientConfig`): posts a document and reads the one that is answered.
+    /// Asks a webhook: posts a document and reads the one that is answered. The webhook is told how long it may take.
     ///
     /// # Errors
-    /// With the address that was called, as upstream names it.
-    pub(crate) async fn ask_webhook(&self, config: &Value, question: &Value, timeout: Duration) -> Result<Value> {
-        let (peer, url) = self.webhook(config)?;
-        let path: Uri = url.parse().with_context(|| format!("read URL {url}"))?;
-        let path = path.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let ask = async {
+    /// With the address that was called, as upstream names it; or with what its answer says instead.
+    pub(crate) async fn ask_webhook(&self, webhook: &Webhook, question: &Value, timeout: Duration) -> Result<Value> {
+        let url = format!("{}?timeout={}s", webhook.url(), timeout.as_secs());
+        let asked = async {
+            let peer = self.peer_of(webhook)?;
+            let path: Uri = url.parse().with_context(|| format!("read URL {url}"))?;
+            let path = path.path_and_query().map_or("/", |path| path.as_str()).to_owned();
             let mut sender = self.dial(&peer).await?;
             let request = Request::post(path)
-                .header(header::HOST, format!("{}:{}", peer.name, peer.port))
+                .header(header::HOST, format!("{}:{}", peer.name, webhook.port()))
                 .header(header::CONTENT_TYPE, "application/json")
-                .header(header::ACCEPT, "application/json")
+                .header(header::ACCEPT, "application/json, */*")
                 .header(header::USER_AGENT, "kube-apiserver-admission")
                 .body(client::full(question.to_string()))?;
             let answer = sender.send_request(request).await?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|e| anyhow::anyhow!(e))?;
-            let body = body.to_bytes();
-            ensure!(status == StatusCode::OK, "unexpected status {status}: {}", String::from_utf8_lossy(&body));
-            serde_json::from_slice(&body).context("read the answer")
+            Ok((status, body.to_bytes()))
         };
-        let answered = tokio::time::timeout(timeout, ask).await.context("context deadline exceeded");
-        answered.and_then(|answer| answer).with_context(|| format!("Post {url:?}"))
+        let timely = tokio::time::timeout(timeout, asked).await;
+        let answered = timely.unwrap_or_else(|_| Err(anyhow::anyhow!("context deadline exceeded")));
+        let (status, body) = answered.with_context(|| format!("Post {url:?}"))?;
+        ensure!(status.is_success(), "{}", failure(status, &body));
+        serde_json::from_slice(&body).context("couldn't get version/kind; json parse error")
     }
 
-    /// Whom a `clientConfig` names, and the URL to call.
-    fn webhook(&self, config: &Value) -> Result<(Peer, String)> {
-        let bundle = config["caBundle"].as_str().unwrap_or_default();
-        let bundle = base64::engine::general_purpose::STANDARD.decode(bundle).context("read caBundle")?;
-        let tls = trust(&bundle, false, None)?;
-        if let Some(url) = config["url"].as_str() {
-            let uri: Uri = url.parse().with_context(|| format!("read URL {url}"))?;
-            let host = uri.host().context("the URL has no host")?.trim_matches(['[', ']']).to_owned();
-            let port = uri.port_u16().unwrap_or(443);
-            return Ok((Peer { name: host.clone(), host, port, tls: Some(tls) }, url.to_owned()));
-        }
-        let service = &config["service"];
-        let text = |field: &str| service[field].as_str().unwrap_or_default();
-        let port = service["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
-        let (namespace, name) = (text("namespace"), text("name"));
-        let path = text("path").trim_start_matches('/');
-        let (host, target) = self.backend(namespace, name, port)?;
-        let url = format!("https://{name}.{namespace}.svc:{port}/{path}");
-        Ok((Peer { host, port: target, name: format!("{name}.{namespace}.svc"), tls: Some(tls) }, url))
+    /// Whom a webhook's `clientConfig` names.
+    fn peer_of(&self, webhook: &Webhook) -> Result<Peer> {
+        let tls = webhook.tls()?;
+        let Some(url) = webhook.config["url"].as_str() else {
+            let (namespace, name) = (webhook.service("namespace"), webhook.service("name"));
+            let (host, port) = self.backend(namespace, name, webhook.port())?;
+            return Ok(Peer { host, port, name: format!("{name}.{namespace}.svc"), tls: Some(tls) });
+        };
+        let uri: Uri = url.parse().with_context(|| format!("read URL {url}"))?;
+        let host = uri.host().context("the URL has no host")?.trim_matches(['[', ']']).to_owned();
+        Ok(Peer { name: host.clone(), host, port: webhook.port(), tls: Some(tls) })
     }
 
     /// The address of a pod behind a port of a Service.

@@ -11,6 +11,7 @@ use client::Body;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use object_model::{ApiError, Reason};
 
+use crate::context::Context;
 use crate::finish::Foreign;
 use crate::outbound::{Endpoint, Peer, is_upgrade, trust};
 use crate::request::ResourceRequest;
@@ -62,10 +63,16 @@ impl ApiServer {
     /// When there is no such object, or nobody answers.
     pub(crate) async fn proxy(
         &self,
+        cx: &Context,
         request: &ResourceRequest,
         served: &Served,
         incoming: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
+        let uri = incoming.uri().clone();
+        let above = 5 + if served.namespaced() { 2 } else { 0 };
+        let (prefix, below) = split_path(uri.path(), above);
+        // Where it leads is said by the path of the request alone, whatever becomes of the options.
+        self.admit_connect(cx, request, served, below).await?;
         let invalid = || ApiError::bad_request(format!("invalid {} request {:?}", served.singular(), request.name));
         let place = Place::of(&request.name).ok_or_else(invalid)?;
         let peer = match served.plural() {
@@ -73,9 +80,6 @@ impl ApiServer {
             "services" => self.service_peer(&place, request, served),
             _ => self.node_peer(&place),
         }?;
-        let uri = incoming.uri().clone();
-        let above = 5 + if served.namespaced() { 2 } else { 0 };
-        let (prefix, below) = split_path(uri.path(), above);
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         let upgrade = is_upgrade(incoming.headers());
         if below.is_empty() && !upgrade && matches!(*incoming.method(), Method::GET | Method::HEAD) {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::context::Context;
 use crate::outbound::Peer;
-use crate::request::ResourceRequest;
+use crate::request::{Query, ResourceRequest};
 use crate::served::Served;
 use crate::{ApiServer, stored};
 
@@ -41,8 +41,13 @@ impl ApiServer {
         } else if request.verb == "get" {
             self.require_create(cx, request)?;
         }
+        // Reading a log is no connection. What somebody makes of the options of one counts, not what the client sent.
+        let connects = request.subresource != "log";
+        let changed = if connects { self.admit_connect(cx, request, served, "").await? } else { None };
+        let query = changed.or_else(|| incoming.uri().query().map(str::to_owned)).unwrap_or_default();
+        let asked = Query::parse(&query);
         let pod = self.object(served, &request.namespace, &request.name)?;
-        let container = container_of(cx, &request.subresource, &pod)?;
+        let container = container_of(asked.get("container"), &request.subresource, &pod)?;
         let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
         if node.is_empty() {
             return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", request.name)));
@@ -51,7 +56,7 @@ impl ApiServer {
             require_started(&pod, &container, cx.query.flag("previous"))?;
         }
         let (host, port) = self.kubelet_address(node)?;
-        let query = incoming.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
+        let query = if query.is_empty() { query } else { format!("?{query}") };
         let place = format!("{}/{}", request.namespace, request.name);
         let path = match request.subresource.as_str() {
             "log" => format!("/containerLogs/{place}/{container}{query}"),
@@ -179,13 +184,12 @@ fn names(pod: &Value, field: &str) -> Vec<String> {
 }
 
 /// The container a stream is for: the one named, or the only one there is.
-fn container_of(cx: &Context, subresource: &str, pod: &Value) -> Result<String, ApiError> {
+fn container_of(asked: &str, subresource: &str, pod: &Value) -> Result<String, ApiError> {
     if subresource == "portforward" {
         return Ok(String::new());
     }
     let pod_name = meta::name(pod);
     let (main, init) = (names(pod, "containers"), names(pod, "initContainers"));
-    let asked = cx.query.get("container");
     if !asked.is_empty() {
         let known = main.iter().chain(&init).chain(&names(pod, "ephemeralContainers")).any(|n| n == asked);
         return if known {

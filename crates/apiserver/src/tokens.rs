@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use object_model::{ApiError, FieldError, FieldPath, meta, time};
 use serde_json::{Value, json};
 
+use crate::admission::chain;
+use crate::admission::question::{Operation, Question};
 use crate::context::Context;
 use crate::request::ResourceRequest;
 use crate::reviews::audiences;
@@ -20,7 +22,7 @@ const LONGEST_SECONDS: i64 = 1 << 32;
 
 impl ApiServer {
     /// Issues a token.
-    pub(crate) fn issue_token(
+    pub(crate) async fn issue_token(
         &self,
         cx: &Context,
         request: &ResourceRequest,
@@ -32,6 +34,12 @@ impl ApiServer {
         let account = self
             .stored_object(served.plural(), &request.namespace, &request.name)?
             .ok_or_else(|| served.not_found(&request.name))?;
+        let mut question = Question::of(cx, request, served, Operation::Create)?;
+        asked["apiVersion"] = "authentication.k8s.io/v1".into();
+        asked["kind"] = "TokenRequest".into();
+        question.object = asked;
+        chain::admit(self, &mut question).await?;
+        let mut asked = question.object;
         let path = FieldPath::new("spec").child("expirationSeconds");
         let seconds = asked["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
         let refuse = |why: &str| {
@@ -60,8 +68,6 @@ impl ApiServer {
         };
         let token = self.tokens.sign(&claims).map_err(|error| ApiError::internal(format!("{error:#}")))?;
         let end = Timestamp::from_second(claims.expires).map_err(ApiError::internal)?;
-        asked["apiVersion"] = "authentication.k8s.io/v1".into();
-        asked["kind"] = "TokenRequest".into();
         asked["metadata"] = json!({
             "name": request.name, "namespace": request.namespace, "creationTimestamp": time::seconds(clock::now()),
         });

@@ -9,13 +9,15 @@ use object_model::{ApiError, FieldError, FieldPath, Reason, meta, names, time};
 use serde_json::{Value, json};
 use store::{Durability, Entry, Expect, Op, StoreError, Write};
 
+use crate::admission::question::{Operation, Question};
+use crate::admission::{chain, quota};
 use crate::claims::Taken;
 use crate::context::{Context, unsupported_media_type};
 use crate::managers::{self, Writer};
 use crate::request::ResourceRequest;
 use crate::served::{Served, schema_of};
 use crate::table::Include;
-use crate::{ApiServer, admission, respond, stored};
+use crate::{ApiServer, respond, stored};
 
 /// How often a name is made anew when the one generated is taken (upstream's number).
 const NAME_TRIES: usize = 8;
@@ -60,8 +62,9 @@ impl ApiServer {
             meta::set(&mut object, field, Value::Null);
         }
         let manager = manager(cx)?;
-        meta::set(&mut object, "uid", uuid::Uuid::new_v4().to_string());
-        meta::set(&mut object, "creationTimestamp", time::seconds(clock::now()));
+        for field in ["uid", "creationTimestamp"] {
+            meta::set(&mut object, field, Value::Null);
+        }
         self.complete(served, &mut object);
         if managers == Managers::None {
             let api_version = served.api_version();
@@ -72,41 +75,61 @@ impl ApiServer {
                 &mut object,
             );
         }
-        admission::admit_create(self, &cx.user, served, &request.namespace, &mut object).await?;
-        let base = object["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
-        let generate = meta::name(&object).is_empty() && !base.is_empty();
-        let nameless = generate.then(|| object.clone());
+        let name = meta::name(&object).to_owned();
+        let mut question = Question::of(cx, request, served, Operation::Create)?;
+        // A namespace counts as living in itself.
+        if request.namespace.is_empty() && served.is_core("Namespace") {
+            question.namespace = &name;
+        }
+        question.name.clone_from(&name);
+        question.object = object;
+        if chain::mutate(self, &mut question).await? {
+            check_identity(served, request, &mut question.object)?;
+        }
+        meta::set(&mut question.object, "uid", uuid::Uuid::new_v4().to_string());
+        meta::set(&mut question.object, "creationTimestamp", time::seconds(clock::now()));
+        let base = question.object["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
+        let generate = meta::name(&question.object).is_empty() && !base.is_empty();
+        let nameless = generate.then(|| question.object.clone());
         for tried in 1.. {
+            let object = &mut question.object;
             if let Some(nameless) = &nameless {
-                object = nameless.clone();
-                meta::set(&mut object, "name", names::generated(&base, &names::suffix(rand::random())));
+                object.clone_from(nameless);
+                meta::set(object, "name", names::generated(&base, &names::suffix(rand::random())));
             }
             // With its name: there are kinds that write it elsewhere, too.
-            served.hooks().prepare_create(&mut object);
-            served.hooks().stamp(&mut object, &Value::Null, kinds::Now(clock::now()));
+            served.hooks().prepare_create(object);
+            served.hooks().stamp(object, &Value::Null, kinds::Now(clock::now()));
             if served.has_generation {
-                meta::set(&mut object, "generation", 1);
+                meta::set(object, "generation", 1);
             }
-            self.settle(served, &mut object)?;
-            served.normalise(&mut object);
-            let name = meta::name(&object).to_owned();
-            judge(served, &name, &served.validate(&object))?;
-            if cx.dry_run()? {
+            self.settle(served, object)?;
+            served.normalise(object);
+            self.check_types(served, object);
+            let name = meta::name(object).to_owned();
+            judge(served, &name, &served.validate(object))?;
+            let dry_run = question.dry_run;
+            let claimed = if dry_run { None } else { self.claim(served, &mut question.object)? };
+            question.name.clone_from(&name);
+            chain::judge(self, &question).await?;
+            let charge = quota::charge(self, &question).await?;
+            let object = &mut question.object;
+            if dry_run {
                 if self.store.get(&served.key(&request.namespace, &name)).is_some() {
                     return Err(ApiError::already_exists(served.group(), served.plural(), &name));
                 }
-                return Ok(object);
+                return Ok(question.object);
             }
-            let claimed = self.claim(served, &mut object)?;
-            match self.put(served, &request.namespace, &name, Expect::Absent, &object).await {
+            match self.put(served, &request.namespace, &name, Expect::Absent, object).await {
                 Ok(entry) => {
                     claimed.into_iter().for_each(Taken::keep);
+                    quota::note(self, charge).await;
                     if served.converts() && !served.by_webhook() {
                         return stored::decode(served, &entry);
                     }
                     // What was stored is what is here, but for its revision.
-                    meta::set(&mut object, "resourceVersion", entry.mod_revision.to_string());
-                    return Ok(object);
+                    meta::set(object, "resourceVersion", entry.mod_revision.to_string());
+                    return Ok(question.object);
                 }
                 Err(StoreError::Mismatch(_)) if generate && tried < NAME_TRIES => {}
                 Err(StoreError::Mismatch(_)) => {
@@ -204,7 +227,7 @@ impl ApiServer {
             };
             let patched = patched.map_err(|e| match e {
                 schema::PatchError::Malformed(text) => ApiError::bad_request(text),
-                schema::PatchError::DoesNotApply(text) => ApiError::new(
+                schema::PatchError::DoesNotApply(text) | schema::PatchError::TestFailed(text) => ApiError::new(
                     Reason::Invalid,
                     format!("the server rejected our request due to an error in our request: {text}"),
                 ),
@@ -330,7 +353,7 @@ impl ApiServer {
         loop {
             tries += 1;
             let entry = self.store.get(&key).ok_or_else(|| served.not_found(&request.name))?;
-            let current = self.shown_one(served, stored::decode(served, &entry)?).await?;
+            let mut current = self.shown_one(served, stored::decode(served, &entry)?).await?;
             let mut wanted = change(&current)?;
             check_identity(served, request, &mut wanted)?;
             let given = meta::resource_version(&wanted).to_owned();
@@ -356,12 +379,34 @@ impl ApiServer {
                 let writer = writer(served, through, &manager, &api_version);
                 managers::track(&writer, served.place(), &current, &mut object);
             }
-            let place = (request.namespace.as_str(), request.subresource.as_str());
-            admission::admit_update(self, &cx.user, served, place, &object, &current)?;
-            if stored::same(&object, &current) || cx.dry_run()? {
+            // Who is asked about a Scale sees the Scale.
+            let paths = served.scale.as_ref().filter(|_| through == "scale");
+            let mut question = Question::of(cx, request, served, Operation::Update)?;
+            question.subresource = through;
+            lend(&mut question, &mut object, &mut current, paths);
+            let changed = chain::mutate(self, &mut question).await?;
+            take_back(&mut question, &mut object, &mut current, paths);
+            if changed {
+                if paths.is_some() {
+                    set_scale(served, request, &mut object, &question.object)?;
+                }
+                object = self.prepare(served, request, object, &current)?;
+            }
+            let errors = match request.subresource.as_str() {
+                "" => served.validate_change(&object, &current),
+                name => served.validate_part(name, &object, &current),
+            };
+            judge(served, &request.name, &errors)?;
+            let same = stored::same(&object, &current);
+            let claims = request.subresource.is_empty() && !same && !question.dry_run;
+            let claimed = if claims { self.claim(served, &mut object)? } else { None };
+            lend(&mut question, &mut object, &mut current, paths);
+            chain::judge(self, &question).await?;
+            let charge = quota::charge(self, &question).await?;
+            take_back(&mut question, &mut object, &mut current, paths);
+            if same || question.dry_run {
                 return Ok(object);
             }
-            let claimed = if request.subresource.is_empty() { self.claim(served, &mut object)? } else { None };
             let written = if is_finished(&object) {
                 self.remove(served, &request.namespace, &request.name, entry.mod_revision).await
             } else {
@@ -371,6 +416,7 @@ impl ApiServer {
             match written {
                 Ok(entry) => {
                     claimed.into_iter().for_each(Taken::keep);
+                    quota::note(self, charge).await;
                     meta::set(&mut object, "resourceVersion", entry.mod_revision.to_string());
                     return Ok(object);
                 }
@@ -382,7 +428,7 @@ impl ApiServer {
         }
     }
 
-    /// Completes and judges the wanted state of an existing object.
+    /// Completes the wanted state of an existing object.
     fn prepare(
         &self,
         served: &Served,
@@ -415,6 +461,9 @@ impl ApiServer {
         if served.has_generation && request.subresource != "status" && hooks.spec_changed(&wanted, current) {
             meta::set(&mut wanted, "generation", meta::generation(current) + 1);
         }
+        if request.subresource.is_empty() {
+            self.check_types(served, &mut wanted);
+        }
         let name = &request.name;
         if meta::deletion_timestamp(current).is_some() {
             let old = meta::finalizers(current);
@@ -433,11 +482,6 @@ impl ApiServer {
                 ));
             }
         }
-        let errors = match request.subresource.as_str() {
-            "" => served.validate_change(&wanted, current),
-            name => served.validate_part(name, &wanted, current),
-        };
-        judge(served, name, &errors)?;
         Ok(wanted)
     }
 
@@ -501,7 +545,13 @@ impl ApiServer {
         body: Bytes,
     ) -> Result<Response<Body>, ApiError> {
         let ty = schema_of("core.v1.Binding")?;
-        let binding = cx.decode(ty, &body)?;
+        let mut question = Question::of(cx, request, served, Operation::Create)?;
+        question.subresource = "binding";
+        question.object = cx.decode(ty, &body)?;
+        question.object["apiVersion"] = "v1".into();
+        question.object["kind"] = "Binding".into();
+        chain::admit(self, &mut question).await?;
+        let binding = question.object;
         let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
         if node.is_empty() {
             let path = FieldPath::new("target").child("name");
@@ -546,6 +596,30 @@ impl ApiServer {
             }
             return respond::created(&cx.accept);
         }
+    }
+}
+
+/// Puts the objects of a change into the question about it: themselves, or their Scales.
+fn lend(question: &mut Question<'_>, object: &mut Value, current: &mut Value, scale: Option<&kinds::scale::Paths>) {
+    if let Some(paths) = scale {
+        question.object = kinds::scale::of(paths, object);
+        question.old = kinds::scale::of(paths, current);
+        return;
+    }
+    question.object = std::mem::take(object);
+    question.old = std::mem::take(current);
+}
+
+/// Takes the objects out again that [`lend`] has put there.
+fn take_back(
+    question: &mut Question<'_>,
+    object: &mut Value,
+    current: &mut Value,
+    scale: Option<&kinds::scale::Paths>,
+) {
+    if scale.is_none() {
+        *object = std::mem::take(&mut question.object);
+        *current = std::mem::take(&mut question.old);
     }
 }
 

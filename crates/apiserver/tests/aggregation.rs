@@ -1,46 +1,27 @@
 //! Versions of API groups that somebody else answers for.
 
 mod cluster;
+mod peer;
 
-use std::sync::Arc;
-
-use base64::Engine as _;
 use bytes::Bytes;
 use cluster::Cluster;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use peer::Peer;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 
-/// An API of pies, which tells who asks; its port and its certificate in base64 of PEM.
-async fn pies() -> (u16, String) {
-    let issued = rcgen::generate_simple_self_signed(vec!["pies.default.svc".to_owned()]).expect("a certificate");
-    let key = rustls_pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).expect("a key");
-    let tls = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![issued.cert.der().clone()], key)
-        .expect("a configuration");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-    let port = listener.local_addr().expect("an address").port();
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let tasks = tokio_util::task::TaskTracker::new();
-    tasks.clone().spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let Ok(stream) = acceptor.accept(stream).await else { continue };
-            let serve = service_fn(|request: Request<Incoming>| async move { Ok::<_, hyper::Error>(answer(&request)) });
-            tasks.spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), serve));
-        }
-    });
-    (port, base64::engine::general_purpose::STANDARD.encode(issued.cert.pem()))
+/// An API of pies, which tells who asks.
+async fn pies() -> Peer {
+    let answer = |request: Request<Bytes>| -> peer::Answer {
+        let answer = answer(&request);
+        Box::pin(async move { answer })
+    };
+    peer::start("pies.default.svc", answer).await
 }
 
-fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Bytes>) -> Response<Full<Bytes>> {
     let header = |name: &str| -> Vec<&str> {
         request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok()).collect()
     };
@@ -59,7 +40,7 @@ fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
             return refused;
         }
     };
-    Response::new(Full::new(Bytes::from(document.to_string())))
+    peer::document(&document)
 }
 
 /// A Service and the address behind it.
@@ -93,7 +74,7 @@ async fn condition(cluster: &Cluster, status: &str) -> Value {
 #[tokio::test]
 async fn requests_are_passed_on_with_the_user_in_headers() {
     let cluster = Cluster::start().await;
-    let (port, bundle) = pies().await;
+    let Peer { port, bundle } = pies().await;
     service(&cluster, port).await;
     cluster.post(SERVICES, api_service(&bundle)).await.ok();
     assert_eq!(condition(&cluster, "True").await["reason"], "Passed");
@@ -116,7 +97,7 @@ async fn requests_are_passed_on_with_the_user_in_headers() {
 #[tokio::test]
 async fn an_api_that_does_not_answer_is_listed_as_stale() {
     let cluster = Cluster::start().await;
-    let (_, bundle) = pies().await;
+    let Peer { bundle, .. } = pies().await;
     cluster.post(SERVICES, api_service(&bundle)).await.ok();
     assert_eq!(condition(&cluster, "False").await["reason"], "ServiceNotFound");
     let (code, message) = cluster.get("/apis/pies.example.com/v1/namespaces/default/pies/a").await.refusal();

@@ -1,47 +1,23 @@
 //! Custom objects of several versions, brought from one to another by a webhook.
 
 mod cluster;
+mod peer;
 
-use std::sync::Arc;
-
-use base64::Engine as _;
+use bytes::Bytes;
 use cluster::Cluster;
-use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use http::Request;
+use peer::Peer;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
-/// A webhook that joins or splits `host` and `port`; its port, and its certificate in base64 of PEM.
-async fn webhook() -> (u16, String) {
-    let issued = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
-    let key = rustls_pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).expect("a key");
-    let tls = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![issued.cert.der().clone()], key)
-        .expect("a configuration");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-    let port = listener.local_addr().expect("an address").port();
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let tasks = tokio_util::task::TaskTracker::new();
-    tasks.clone().spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let Ok(stream) = acceptor.accept(stream).await else { continue };
-            let serve = service_fn(|request: Request<Incoming>| async move {
-                let body = request.into_body().collect().await?.to_bytes();
-                let review: Value = serde_json::from_slice(&body).expect("a review");
-                Ok::<_, hyper::Error>(Response::new(Full::new(bytes::Bytes::from(convert(&review).to_string()))))
-            });
-            tasks.spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), serve));
-        }
-    });
-    let pem = base64::engine::general_purpose::STANDARD.encode(issued.cert.pem());
-    (port, pem)
+/// A webhook that joins or splits `host` and `port`.
+async fn webhook() -> Peer {
+    let answer = |request: Request<Bytes>| -> peer::Answer {
+        let review: Value = serde_json::from_slice(request.body()).expect("a review");
+        Box::pin(async move { peer::document(&convert(&review)) })
+    };
+    peer::start("127.0.0.1", answer).await
 }
 
 fn convert(review: &Value) -> Value {
@@ -83,7 +59,7 @@ fn definition(port: u16, bundle: &str) -> Value {
 #[tokio::test]
 async fn objects_are_read_and_written_in_every_version() {
     let cluster = Cluster::start().await;
-    let (port, bundle) = webhook().await;
+    let Peer { port, bundle } = webhook().await;
     cluster.post(CRDS, definition(port, &bundle)).await.ok();
     let (v1, v2) = ("/apis/example.com/v1/namespaces/default/routes", "/apis/example.com/v2/namespaces/default/routes");
     cluster.post(v1, json!({"metadata": {"name": "a"}, "spec": {"hostPort": "one:1"}})).await.ok();
@@ -106,15 +82,16 @@ async fn objects_are_read_and_written_in_every_version() {
 #[tokio::test]
 async fn a_webhook_that_does_not_answer_is_named() {
     let cluster = Cluster::start().await;
-    let (_, bundle) = webhook().await;
+    let Peer { bundle, .. } = webhook().await;
     // Nobody listens on the port of discarded data.
     cluster.post(CRDS, definition(9, &bundle)).await.ok();
     let v2 = "/apis/example.com/v2/namespaces/default/routes";
     let (code, message) = cluster.post(v2, json!({"metadata": {"name": "b"}, "spec": {"host": "x"}})).await.refusal();
     assert_eq!(code, 500);
     assert!(
-        message
-            .contains("conversion webhook for example.com/v2, Kind=Route failed: Post \"https://127.0.0.1:9/convert\""),
+        message.contains(
+            "conversion webhook for example.com/v2, Kind=Route failed: Post \"https://127.0.0.1:9/convert?timeout=30s\""
+        ),
         "{message}"
     );
     assert_eq!(cluster.get("/apis/example.com/v1/namespaces/default/routes").await.ok()["items"], json!([]));

@@ -1,6 +1,7 @@
 //! Tokens of service accounts: signed claims (RFC 7519, ES256) about an account and the pod it was issued for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine as _;
@@ -27,6 +28,38 @@ pub struct TokenKey {
     /// The two coordinates of the public point, as a JSON Web Key has them.
     point: [String; 2],
     id: String,
+    checked: Checked,
+}
+
+/// Tokens whose signature has been found good, by their SHA-256, with what they say. A client sends the same one with each
+/// request, and the signature is by far the dearest part of a small one.
+#[derive(Default)]
+struct Checked(Mutex<HashMap<[u8; 32], Arc<Claims>>>);
+
+/// How many of them are remembered.
+const REMEMBERED: usize = 4096;
+
+impl Checked {
+    fn known(&self) -> MutexGuard<'_, HashMap<[u8; 32], Arc<Claims>>> {
+        // An entry is put in whole or not at all.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a token says; `check` is asked where it is not known.
+    fn claims(&self, token: &str, check: impl FnOnce() -> Result<Claims>) -> Result<Arc<Claims>> {
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        if let Some(claims) = self.known().get(&digest) {
+            return Ok(claims.clone());
+        }
+        let claims = Arc::new(check()?);
+        let mut known = self.known();
+        if known.len() >= REMEMBERED {
+            // Those in use are back with their next request.
+            known.clear();
+        }
+        known.insert(digest, claims.clone());
+        Ok(claims)
+    }
 }
 
 /// What a token is about.
@@ -76,7 +109,7 @@ impl TokenKey {
         // The thumbprint of RFC 7638.
         let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, point[0], point[1]);
         let id = URL_SAFE_NO_PAD.encode(Sha256::digest(canonical));
-        Ok(Self { signing: EncodingKey::from_ec_der(pkcs8), checking, point, id })
+        Ok(Self { signing: EncodingKey::from_ec_der(pkcs8), checking, point, id, checked: Checked::default() })
     }
 
     /// The public key as a set of one (RFC 7517), for those who check tokens themselves.
@@ -102,20 +135,25 @@ impl TokenKey {
     /// # Errors
     /// Why it is not to be trusted.
     pub fn check(&self, token: &str, now: i64) -> Result<Claims> {
-        let mut validation = Validation::new(Algorithm::ES256);
-        validation.set_issuer(&[ISSUER]);
-        // Time is handed in, and audiences are the caller's question.
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        let data = jsonwebtoken::decode::<Value>(token, &self.checking, &validation).context("check the token")?;
-        let claims = Claims::of(&data.claims)?;
+        let claims = self.checked.claims(token, || self.read(token))?;
         if claims.expires < now - LEEWAY {
             bail!("the token has expired");
         }
         if claims.issued > now + LEEWAY {
             bail!("the token is not valid yet");
         }
-        Ok(claims)
+        Ok(Claims::clone(&claims))
+    }
+
+    /// What a token with a good signature says, at whatever time.
+    fn read(&self, token: &str) -> Result<Claims> {
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.set_issuer(&[ISSUER]);
+        // Time is handed in, and audiences are the caller's question.
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        let data = jsonwebtoken::decode::<Value>(token, &self.checking, &validation).context("check the token")?;
+        Claims::of(&data.claims)
     }
 }
 
@@ -208,7 +246,10 @@ mod tests {
     fn a_token_says_what_it_was_issued_for_until_it_ends() {
         let (key, claims) = (key(), claims());
         let token = key.sign(&claims).expect("signed");
-        assert_eq!(key.check(&token, 2000).expect("valid"), claims);
+        // The second time from memory.
+        for _ in 0..2 {
+            assert_eq!(key.check(&token, 2000).expect("valid"), claims);
+        }
         assert!(key.check(&token, 4700).unwrap_err().to_string().contains("expired"));
         assert!(key.check(&token, 0).unwrap_err().to_string().contains("not valid yet"));
         let user = claims.user();

@@ -1,6 +1,9 @@
 //! A cache of the objects of one resource, kept up to date by one list and one watch.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -35,7 +38,74 @@ pub struct Change<'a, T> {
 }
 
 type Handler<T> = Box<dyn Fn(Change<'_, T>) + Send + Sync>;
-type Objects<T> = BTreeMap<(String, String), Arc<Cached<T>>>;
+type Objects<T> = BTreeSet<Placed<T>>;
+
+/// Where an object stands: what a cache is ordered by.
+trait Place {
+    /// Namespace and name.
+    fn place(&self) -> (&str, &str);
+}
+
+impl Place for (&str, &str) {
+    fn place(&self) -> (&str, &str) {
+        *self
+    }
+}
+
+impl<T> Place for Placed<T> {
+    fn place(&self) -> (&str, &str) {
+        (&self.0.namespace, &self.0.name)
+    }
+}
+
+impl PartialEq for dyn Place + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for dyn Place + '_ {}
+
+impl PartialOrd for dyn Place + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for dyn Place + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
+    }
+}
+
+/// An object of a cache by its place. Keys of their own would hold all names twice: a large cache would be a third larger.
+struct Placed<T>(Arc<Cached<T>>);
+
+impl<'p, T: 'p> Borrow<dyn Place + 'p> for Placed<T> {
+    fn borrow(&self) -> &(dyn Place + 'p) {
+        self
+    }
+}
+
+impl<T> PartialEq for Placed<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl<T> Eq for Placed<T> {}
+
+impl<T> PartialOrd for Placed<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Placed<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
+    }
+}
 
 /// The cache. Clones share it.
 pub struct Cache<T> {
@@ -117,20 +187,20 @@ impl<T> Cache<T> {
 
     /// One object.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Cached<T>>> {
-        self.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.read().get(&(namespace, name) as &dyn Place).map(|placed| placed.0.clone())
     }
 
     /// All objects, in the order of namespace and name.
     pub fn all(&self) -> Vec<Arc<Cached<T>>> {
-        self.read().values().cloned().collect()
+        self.read().iter().map(|placed| placed.0.clone()).collect()
     }
 
     /// The objects of one namespace.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<Cached<T>>> {
         self.read()
-            .range((namespace.to_owned(), String::new())..)
-            .take_while(|((ns, _), _)| ns == namespace)
-            .map(|(_, o)| o.clone())
+            .range::<dyn Place, _>((Bound::Included(&(namespace, "") as &dyn Place), Bound::Unbounded))
+            .take_while(|placed| placed.0.namespace == namespace)
+            .map(|placed| placed.0.clone())
             .collect()
     }
 
@@ -166,31 +236,32 @@ impl<T> Cache<T> {
 
     /// Puts an object in, unless a newer one is there. Also of use after an own write, to read it back at once.
     pub fn put(&self, object: Cached<T>) {
-        let key = (object.namespace.clone(), object.name.clone());
         let object = Arc::new(object);
         let old = {
             let mut objects = self.write();
             if self.gone().uids.contains(&object.uid) {
                 return;
             }
-            if let Some(old) = objects.get(&key)
+            let placed = Placed(object.clone());
+            if let Some(Placed(old)) = objects.get(&placed)
                 && old.uid == object.uid
                 && revision(&old.resource_version) >= revision(&object.resource_version)
             {
                 return;
             }
-            objects.insert(key, object.clone())
+            objects.replace(placed).map(|placed| placed.0)
         };
         self.tell(old.as_ref(), Some(&object));
     }
 
     /// Takes an object out. Another one that has its name by now stays.
     fn remove(&self, namespace: &str, name: &str, uid: &str) {
-        let key = (namespace.to_owned(), name.to_owned());
+        let place = &(namespace, name) as &dyn Place;
         let old = {
             let mut objects = self.write();
             self.gone().add(uid);
-            if objects.get(&key).is_some_and(|object| object.uid == uid) { objects.remove(&key) } else { None }
+            let same = objects.get(place).is_some_and(|placed| placed.0.uid == uid);
+            if same { objects.take(place).map(|placed| placed.0) } else { None }
         };
         if old.is_some() {
             self.tell(old.as_ref(), None);
@@ -205,7 +276,7 @@ impl<T> Cache<T> {
     fn replace(&self, list: Vec<Cached<T>>, at: &str) {
         let listed: HashSet<String> = list.iter().map(|object| object.uid.clone()).collect();
         let is_gone = |o: &&Arc<Cached<T>>| !listed.contains(&o.uid) && revision(&o.resource_version) <= revision(at);
-        let gone: Vec<Arc<Cached<T>>> = self.read().values().filter(is_gone).cloned().collect();
+        let gone: Vec<Arc<Cached<T>>> = self.read().iter().map(|placed| &placed.0).filter(is_gone).cloned().collect();
         for object in gone {
             self.remove(&object.namespace, &object.name, &object.uid);
         }

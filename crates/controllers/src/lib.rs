@@ -23,6 +23,7 @@ mod namespace;
 mod node_lifecycle;
 mod pods;
 mod replica_set;
+mod resource_quota;
 mod revisions;
 mod roles;
 mod rollout;
@@ -69,6 +70,7 @@ pub(crate) static CONTROLLERS: &[&Controller] = &[
     &volume_claim::CONTROLLER,
     &volume::CONTROLLER,
     &disruption::CONTROLLER,
+    &resource_quota::CONTROLLER,
     &api_registration::REGISTRAR,
     &api_registration::CLEANER,
 ];

@@ -165,7 +165,12 @@ impl Manager {
 }
 
 /// Resources of which no plan sees more than the metadata, though it reads them.
-const METADATA_ONLY: [Resource; 2] = [crate::root_ca::CONFIG_MAPS, crate::service_account::SERVICE_ACCOUNTS];
+const METADATA_ONLY: [Resource; 4] = [
+    crate::root_ca::CONFIG_MAPS,
+    crate::service_account::SERVICE_ACCOUNTS,
+    crate::resource_quota::SECRETS,
+    crate::resource_quota::REPLICATION_CONTROLLERS,
+];
 
 /// Whether any controller looks at more of these objects than their metadata.
 fn is_looked_into(resource: Resource) -> bool {

@@ -119,7 +119,7 @@ pub(crate) fn of_call(function: &str, args: &[Value<'_>], answer: &Result<Value<
         "sets.contains" | "sets.intersects" => size(0).saturating_mul(size(1)) + 1,
         "sets.equivalent" => size(0).saturating_mul(size(1)).saturating_mul(2) + 1,
         "distinct" => size(0).saturating_mul(size(0)).max(1),
-        "sort" | "slice" | "flatten" | "reverse" => size(0).max(1),
+        "sort" | "slice" | "flatten" | "reverse" | "optional.unwrap" | "unwrapOpt" => size(0).max(1),
         "lists.range" => answer.as_ref().map_or(1, Value::size).max(1),
         "format" => scale(size(0), TEXT),
         _ => 1,

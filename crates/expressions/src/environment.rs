@@ -33,6 +33,13 @@ impl Environment {
         self.with(name, Declaration::of(ty))
     }
 
+    /// Without a variable.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.variables.remove(name);
+        self
+    }
+
     /// With one more type of which expressions may make values: `Name{field: value}`.
     #[must_use]
     pub fn with_message(mut self, ty: ObjectType) -> Self {

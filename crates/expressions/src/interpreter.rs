@@ -16,6 +16,8 @@ pub(crate) struct Interpreter<'p, 'v, 'a> {
     /// The patterns that the text has literally.
     pub patterns: &'p BTreeMap<String, Regex>,
     pub variables: &'v [(&'v str, Value<'a>)],
+    /// Makes the values of other variables when they are needed.
+    pub later: &'v dyn Fn(&str) -> Option<Outcome<'a>>,
     /// What folds have named, innermost last. An error is kept: it may turn out not to matter.
     pub locals: Vec<(Arc<str>, Outcome<'a>)>,
     pub cost: u64,
@@ -67,6 +69,11 @@ impl<'a> Interpreter<'_, '_, 'a> {
         if let Some((_, value)) = self.variables.iter().find(|(variable, _)| *variable == name) {
             self.charge(1)?;
             return Ok(value.clone());
+        }
+        if let Some(value) = (self.later)(name) {
+            // It is a field of something, as far as the cost is concerned.
+            self.charge(2)?;
+            return value;
         }
         match Type::named(name) {
             Some(ty) => Ok(Value::Type(ty)),

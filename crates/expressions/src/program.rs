@@ -59,8 +59,18 @@ impl Program {
     /// The value for some variables. What it cost is taken from the budget; an evaluation that would cost more ends with
     /// [`EvalError::CostExceeded`], and leaves nothing of the budget.
     pub fn evaluate<'a>(&self, variables: &[(&str, Value<'a>)], budget: &mut u64) -> Result<Value<'a>, EvalError> {
+        self.evaluate_with(variables, &|_| None, budget)
+    }
+
+    /// The same, where the values of some variables are only made when the expression asks for them by `later`.
+    pub fn evaluate_with<'a>(
+        &self,
+        variables: &[(&str, Value<'a>)],
+        later: &dyn Fn(&str) -> Option<Result<Value<'a>, EvalError>>,
+        budget: &mut u64,
+    ) -> Result<Value<'a>, EvalError> {
         let mut interpreter =
-            Interpreter { patterns: &self.0.patterns, variables, locals: Vec::new(), cost: 0, limit: *budget };
+            Interpreter { patterns: &self.0.patterns, variables, later, locals: Vec::new(), cost: 0, limit: *budget };
         let result = interpreter.evaluate(&self.0.expr);
         *budget = budget.saturating_sub(interpreter.cost);
         result

@@ -203,6 +203,34 @@ impl<'a> Value<'a> {
         json::of(self)
     }
 
+    /// What is wrong with the names of the types of objects within objects: each is that of the object around it and the
+    /// field, as in `Object{spec: Object.spec{}}`. `None` if nothing is wrong.
+    pub fn misnamed(&self) -> Option<String> {
+        self.misnamed_at("")
+    }
+
+    fn misnamed_at(&self, expected: &str) -> Option<String> {
+        match self {
+            Self::Map(Map::Made { ty: Some(name), entries }) => {
+                let root = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+                // What is of another family is the root of its own.
+                if root(name) == root(expected) && **name != *expected {
+                    return Some(format!(
+                        "unexpected type name {name:?}, expected {expected:?}, which matches field name path from root {} \
+                         type",
+                        root(name)
+                    ));
+                }
+                entries.iter().find_map(|(field, value)| value.misnamed_at(&format!("{name}.{field}")))
+            }
+            Self::Map(Map::Made { ty: None, entries }) => {
+                entries.values().find_map(|value| value.misnamed_at(expected))
+            }
+            Self::List(List::Made(values)) => values.iter().find_map(|value| value.misnamed_at(expected)),
+            _ => None,
+        }
+    }
+
     /// The name of the value's type.
     pub fn type_name(&self) -> String {
         self.ty().runtime_name().to_owned()

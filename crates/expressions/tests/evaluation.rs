@@ -98,6 +98,7 @@ fn values_may_be_missing() {
         "!optional.none().optMap(x, x).hasValue()",
         "optional.none().or(optional.of(1)).value() == 1",
         "!optional.ofNonZeroValue(0).hasValue()",
+        "optional.unwrap([optional.of(1), optional.none()]) == [1] && [optional.none(), optional.of(2)].unwrapOpt() == [2]",
         "has({'a': {'b': 1}}.?a.b)",
     ]);
 }
@@ -415,4 +416,35 @@ fn an_authoriser_is_asked_what_has_been_said() {
         assert!(budget < 50_000, "asking is dear");
     }
     assert!(Program::compile("authorizer.check('get')", &environment).is_err());
+}
+
+#[test]
+fn variables_are_made_when_they_are_needed() {
+    let environment = Environment::new().with_type("given", Type::Bool).with_type("later.list", Type::list(Type::Int));
+    let program = Program::compile("given || later.list.size() == 2", &environment).unwrap();
+    let list = json!([1, 2]);
+    let asked = std::cell::Cell::new(0);
+    let later = |name: &str| {
+        asked.set(asked.get() + 1);
+        (name == "later.list").then(|| Ok(Value::dynamic(&list)))
+    };
+    for (given, times) in [(true, 0), (false, 1)] {
+        let mut budget = BUDGET;
+        let value = program.evaluate_with(&[("given", Value::from(given))], &later, &mut budget);
+        assert_eq!((value, asked.get()), (Ok(Value::from(true)), times));
+    }
+}
+
+#[test]
+fn objects_within_objects_are_named_after_their_fields() {
+    let environment = Environment::new().with_open_messages("Object").with_open_messages("Patch");
+    let misnamed = |text: &str| {
+        let program = Program::compile(text, &environment).unwrap();
+        program.evaluate(&[], &mut BUDGET.clone()).unwrap().misnamed()
+    };
+    assert_eq!(misnamed("Object{spec: Object.spec{list: [Object.spec.list{a: {'b': 1}}]}}"), None);
+    assert_eq!(misnamed("[Patch{value: Object.spec.list{a: Object.spec.list.a{}}}]"), None);
+    let wrong = "unexpected type name \"Object.specx\", expected \"Object.spec\", which matches field name path from root \
+                 Object type";
+    assert_eq!(misnamed("Object{spec: Object.specx{replicas: 1}}").as_deref(), Some(wrong));
 }

@@ -27,6 +27,7 @@ mod networking;
 mod node;
 mod pod_template;
 mod policy;
+pub mod quota;
 mod rbac;
 mod resource;
 mod rules;
@@ -321,6 +322,15 @@ pub fn resource_of_kind(api_version: &str, kind: &str) -> Option<&'static Resour
     RESOURCES.iter().copied().find(|row| row.kind == kind && row.api_version() == api_version)
 }
 
+/// What an object is to the admission policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicyPart {
+    /// Whether the policy changes objects, and does not judge them.
+    pub mutating: bool,
+    /// Whether it is a binding, and not the policy itself.
+    pub binding: bool,
+}
+
 /// The moment at which something is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now(pub jiff::Timestamp);
@@ -336,6 +346,15 @@ pub struct DefaultClass {
     pub annotation: &'static str,
     /// JSON pointer of the field that takes the name.
     pub field: &'static str,
+}
+
+/// When webhooks are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Webhooks {
+    /// Before an object is judged: they may change it.
+    Mutating,
+    /// When it is complete: they may refuse it.
+    Validating,
 }
 
 /// What is special about a kind. Every hook does nothing, or the common thing, by default.
@@ -446,6 +465,16 @@ pub trait Kind: Send + Sync {
     /// Whether the objects say who else answers for a version of an API group.
     fn aggregates(&self) -> bool {
         false
+    }
+
+    /// What the objects say of other requests as admission policies, if anything.
+    fn policy_part(&self) -> Option<PolicyPart> {
+        None
+    }
+
+    /// When the servers that the objects name are asked about a request; `None` where they name none.
+    fn webhooks(&self) -> Option<Webhooks> {
+        None
     }
 
     /// Whether the objects define resources, which are served as the built-in ones are.

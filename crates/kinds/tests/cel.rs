@@ -379,11 +379,13 @@ fn a_policy_is_compiled_with_its_variables() {
         (2, 1, 1, 1)
     );
     assert!(
-        policy.validations[0].program.uses("variables.fits") && !policy.validations[0].program.uses("variables.limit")
+        policy.validations[0].expression.program.uses("variables.fits")
+            && !policy.validations[0].expression.program.uses("variables.limit")
     );
     let bad = json!({
         "validations": [
-            {"expression": "variables.nothing"}, {"expression": "1"}, {"expression": "params.x"}
+            {"expression": "variables.nothing"}, {"expression": "1"}, {"expression": "params.x"},
+            {"expression": "true", "messageExpression": "string(authorizer.path('/a').check('get').allowed())"},
         ],
         "auditAnnotations": [{"key": "x", "valueExpression": "1"}],
     });
@@ -397,6 +399,9 @@ fn a_policy_is_compiled_with_its_variables() {
             spec.validations[2].expression: Invalid value: "params.x": compilation failed: ERROR: <input>:1:1: undeclared reference to 'params' (in container '')
              | params.x
              | ^
+            spec.validations[3].messageExpression: Invalid value: "string(authorizer.path('/a').check('get').allowed())": compilation failed: ERROR: <input>:1:8: undeclared reference to 'authorizer' (in container '')
+             | string(authorizer.path('/a').check('get').allowed())
+             | .......^
             spec.auditAnnotations[0].valueExpression: Invalid value: "1": must evaluate to one of [string null_type]
         "#]],
     );
@@ -415,7 +420,7 @@ fn mutations_make_objects_and_patches() {
     let values: Vec<Value> = policy
         .mutations
         .iter()
-        .map(|mutation| mutation.program.evaluate(&[], &mut 1000).unwrap().to_json().unwrap())
+        .map(|mutation| mutation.expression.program.evaluate(&[], &mut 1000).unwrap().to_json().unwrap())
         .collect();
     assert_eq!(
         values,
@@ -433,4 +438,60 @@ fn devices_are_chosen_by_what_they_are() {
     assert!(cel::device_selector(good).is_ok());
     assert_eq!(cel::device_selector("device.driver").map(|_| ()), Err("must evaluate to bool".to_owned()));
     assert!(cel::device_selector("device.name == ''").unwrap_err().contains("undefined field 'name'"));
+}
+
+#[test]
+fn expressions_are_checked_against_the_types_they_meet() {
+    let spec = json!({
+        "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+        "variables": [{"name": "limit", "expression": "object.spec.replicas + 1"}],
+        "validations": [
+            {"expression": "object.spec.replicas > '1'", "messageExpression": "'got ' + object.spec.replicas"},
+            {"expression": "object.spec.template.spec.containers.all(c, c.image != '') && variables.limit > 2"},
+            {"expression": "object.spec.nothing == 1"},
+            {"expression": "params.data['a'] == 1 || object.metadata.labels['a'] == 'b'"},
+        ],
+    });
+    let deployment = cel::type_of_table(schema::type_named("apps.v1.Deployment").unwrap());
+    let map = cel::type_of_table(schema::type_named("core.v1.ConfigMap").unwrap());
+    let types = [cel::Checked { shown: "apps/v1, Kind=Deployment".to_owned(), ty: deployment }];
+    let warnings = cel::warnings(&spec, &types, Some(map));
+    let shown: Vec<String> = warnings
+        .iter()
+        .map(|w| format!("{}: {}", w["fieldRef"].as_str().unwrap(), w["warning"].as_str().unwrap()))
+        .collect();
+    check(
+        &shown.join("\n"),
+        expect![[r#"
+            spec.validations[0].expression: apps/v1, Kind=Deployment: ERROR: <input>:1:22: found no matching overload for '_>_' applied to '(int, string)'
+             | object.spec.replicas > '1'
+             | .....................^
+
+            spec.validations[0].messageExpression: apps/v1, Kind=Deployment: ERROR: <input>:1:8: found no matching overload for '_+_' applied to '(string, int)'
+             | 'got ' + object.spec.replicas
+             | .......^
+
+            spec.validations[2].expression: apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'nothing'
+             | object.spec.nothing == 1
+             | ...........^
+
+            spec.validations[3].expression: apps/v1, Kind=Deployment: ERROR: <input>:1:18: found no matching overload for '_==_' applied to '(string, int)'
+             | params.data['a'] == 1 || object.metadata.labels['a'] == 'b'
+             | .................^
+        "#]],
+    );
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}});
+    let widget = cel::Checked { shown: "e/v1, Kind=Widget".to_owned(), ty: cel::type_of_schema(&schema).unwrap() };
+    let spec = json!({"validations": [
+        {"expression": "object.spec.size > 1 && object.metadata.labels['a'] == '' && object.kind == 'Widget'"},
+        {"expression": "object.spec.sizes > 1"},
+    ]});
+    let warnings = cel::warnings(&spec, &[widget], None);
+    assert_eq!(warnings.len(), 1);
+    assert!(
+        warnings[0]["warning"]
+            .as_str()
+            .unwrap()
+            .starts_with("e/v1, Kind=Widget: ERROR: <input>:1:12: undefined field 'sizes'")
+    );
 }

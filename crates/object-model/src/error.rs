@@ -51,6 +51,24 @@ impl Reason {
         }
     }
 
+    /// The reason that a code mostly stands for.
+    pub fn of_code(code: u16) -> Self {
+        match code {
+            400 => Self::BadRequest,
+            401 => Self::Unauthorized,
+            403 => Self::Forbidden,
+            404 => Self::NotFound,
+            405 => Self::MethodNotAllowed,
+            409 => Self::Conflict,
+            410 => Self::Expired,
+            422 => Self::Invalid,
+            429 => Self::TooManyRequests,
+            503 => Self::ServiceUnavailable,
+            504 => Self::Timeout,
+            _ => Self::InternalError,
+        }
+    }
+
     /// The text of the reason on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -104,6 +122,8 @@ impl Reason {
 pub struct ApiError {
     /// Machine-readable reason.
     pub reason: Reason,
+    /// The reason as somebody else gave it, who is free to give any or none: it is told instead of ours.
+    pub stated: Option<String>,
     /// HTTP status code; normally that of the reason.
     pub code: u16,
     /// The sentence a person reads.
@@ -117,7 +137,14 @@ pub struct ApiError {
 impl ApiError {
     /// An error with a reason and a message and no details.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, code: reason.code(), message: message.into(), details: Value::Null, continue_token: None }
+        Self {
+            reason,
+            stated: None,
+            code: reason.code(),
+            message: message.into(),
+            details: Value::Null,
+            continue_token: None,
+        }
     }
 
     /// 400: the request makes no sense.
@@ -210,9 +237,12 @@ impl ApiError {
         self
     }
 
-    /// Adds a cause (`reason`, `message`) to the details.
+    /// Adds a cause (`reason`, `message`) to the details; the reason may be empty.
     #[must_use]
     pub fn cause(self, reason: &str, message: &str) -> Self {
+        if reason.is_empty() {
+            return self.with_cause(json!({"message": message}));
+        }
         self.with_cause(json!({"reason": reason, "message": message}))
     }
 
@@ -245,9 +275,12 @@ impl ApiError {
             "metadata": metadata,
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason.as_str(),
+            "reason": self.stated.as_deref().unwrap_or(self.reason.as_str()),
             "code": self.code,
         });
+        if let (Some(""), Some(status)) = (self.stated.as_deref(), status.as_object_mut()) {
+            status.remove("reason");
+        }
         if !self.details.is_null() {
             status["details"] = self.details.clone();
         } else if self.reason == Reason::NotFound {
@@ -266,20 +299,7 @@ impl ApiError {
 
     /// The error a server reported as `Status`, or a generic one where the body is not a Status.
     pub fn from_status(code: u16, body: &[u8]) -> Self {
-        let fallback_reason = match code {
-            400 => Reason::BadRequest,
-            401 => Reason::Unauthorized,
-            403 => Reason::Forbidden,
-            404 => Reason::NotFound,
-            405 => Reason::MethodNotAllowed,
-            409 => Reason::Conflict,
-            410 => Reason::Expired,
-            422 => Reason::Invalid,
-            429 => Reason::TooManyRequests,
-            503 => Reason::ServiceUnavailable,
-            504 => Reason::Timeout,
-            _ => Reason::InternalError,
-        };
+        let fallback_reason = Reason::of_code(code);
         let Ok(status) = serde_json::from_slice::<Value>(body) else {
             let text = String::from_utf8_lossy(body).trim().to_owned();
             return Self { code, ..Self::new(fallback_reason, text) };

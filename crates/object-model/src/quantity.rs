@@ -60,6 +60,18 @@ impl Quantity {
         let family = if like.text.ends_with('i') { Family::Binary } else { Family::Decimal };
         Self { nanos, text: canonical(nanos, &family) }
     }
+
+    /// The difference of two amounts, written like the first that is not zero.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
+        let text = if other.nanos == 0 { String::new() } else { other.text.trim_start_matches('-').to_owned() };
+        self.plus(&Self { nanos: -other.nanos, text })
+    }
+
+    /// Whether the amount is nothing.
+    pub fn is_zero(&self) -> bool {
+        self.nanos == 0
+    }
 }
 
 fn div_up(a: i128, b: i128) -> i128 {

@@ -503,6 +503,33 @@ fn merge_list(relation: &Relation<'_>, live: &[Value], wanted: &[Value]) -> Valu
     Value::Array(merged)
 }
 
+/// The paths of what a configuration would replace as a whole, because its type knows no parts: `.spec.selector`.
+pub fn atomics<'s>(place: impl Into<Place<'s>>, configuration: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    atomics_at(place.into(), "", configuration, &mut found);
+    found
+}
+
+fn atomics_at(place: Place<'_>, path: &str, value: &Value, found: &mut Vec<String>) {
+    let relation = relation(place);
+    match (&relation, value) {
+        (Relation::Leaf, Value::Object(_) | Value::Array(_)) => found.push(path.to_owned()),
+        (Relation::Struct | Relation::Map(_), Value::Object(fields)) => {
+            for (name, value) in fields {
+                if let Some(place) = member(place, &relation, name) {
+                    atomics_at(place, &format!("{path}.{name}"), value, found);
+                }
+            }
+        }
+        (Relation::Keyed(element, _), Value::Array(list)) => {
+            for (index, item) in list.iter().enumerate() {
+                atomics_at(*element, &format!("{path}[{index}]"), item, found);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Takes out of an object what was in `last` and is in `kept` no more, each with all below it.
 pub fn prune<'s>(place: impl Into<Place<'s>>, object: &mut Value, last: &FieldSet, kept: &FieldSet) {
     prune_at(place.into(), object, last, kept);
@@ -627,5 +654,15 @@ mod tests {
         assert_eq!(rest, b);
         rest.remove(&["spec", "replicas"]);
         assert!(rest.is_empty() && rest == FieldSet::default());
+    }
+
+    #[test]
+    fn what_is_replaced_as_a_whole_is_named() {
+        let configuration = json!({"spec": {
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {"spec": {"containers": [{"name": "c", "args": ["x"], "ports": [{"containerPort": 80}]}]}},
+        }});
+        let paths = atomics(deployment(), &configuration);
+        assert_eq!(paths, [".spec.selector", ".spec.template.spec.containers[0].args"]);
     }
 }

@@ -53,8 +53,13 @@ pub fn json_patch(current: &Value, patch: &Value) -> Result<Value, PatchError> {
                 )));
             }
         }
-        json_patch::patch(&mut result, std::slice::from_ref(operation))
-            .map_err(|error| PatchError::DoesNotApply(format!("{}: {}", operation.path(), error.kind)))?;
+        json_patch::patch(&mut result, std::slice::from_ref(operation)).map_err(|error| {
+            let text = format!("{}: {}", operation.path(), error.kind);
+            match operation {
+                PatchOperation::Test(_) => PatchError::TestFailed(text),
+                _ => PatchError::DoesNotApply(text),
+            }
+        })?;
     }
     Ok(result)
 }

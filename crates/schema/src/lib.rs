@@ -36,12 +36,16 @@ pub enum PatchError {
     Malformed(String),
     /// The patch is well formed, but cannot be applied to this object (422 Unprocessable Entity).
     DoesNotApply(String),
+    /// What the patch tests for is not so. For a client this is the same as [`Self::DoesNotApply`].
+    TestFailed(String),
 }
 
 impl std::fmt::Display for PatchError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            PatchError::Malformed(text) | PatchError::DoesNotApply(text) => f.write_str(text),
+            PatchError::Malformed(text) | PatchError::DoesNotApply(text) | PatchError::TestFailed(text) => {
+                f.write_str(text)
+            }
         }
     }
 }

@@ -163,7 +163,7 @@ fn bad_patches_are_told_apart() {
     assert!(matches!(json_patch(&current, &json!([{"op": "sing", "path": "/a"}])), Err(PatchError::Malformed(_))));
     assert!(matches!(
         json_patch(&current, &json!([{"op": "test", "path": "/spec", "value": 1}])),
-        Err(PatchError::DoesNotApply(_))
+        Err(PatchError::TestFailed(_))
     ));
     assert!(matches!(
         json_patch(&current, &json!([{"op": "remove", "path": "/none"}])),

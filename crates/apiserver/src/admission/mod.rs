@@ -1,4 +1,5 @@
-//! Built-in admission: what a request must satisfy beyond its own fields.
+//! Admission: what a request must satisfy beyond its own fields. The order in which everybody is asked is in [`chain`];
+//! here is what the server itself has to say.
 //!
 //! Kinds named here, and why: Namespace, because objects may only be made in one that exists and stays (upstream's
 //! NamespaceLifecycle); Pod and ServiceAccount, because a pod acts as an account (upstream's ServiceAccount);
@@ -7,13 +8,22 @@
 //! away more than they have.
 
 mod certificates;
+pub(crate) mod chain;
+mod connect;
 mod default_class;
 mod escalation;
+mod evaluation;
+pub(crate) mod expressions;
 mod limits;
+mod matching;
+pub(crate) mod policies;
 mod priority;
+pub(crate) mod question;
+pub(crate) mod quota;
 mod runtime_class;
 mod service_account;
 mod storage;
+pub(crate) mod webhooks;
 
 use auth::User;
 use object_model::{ApiError, meta};
@@ -50,11 +60,7 @@ pub async fn admit_create(
     if !served.namespaced() {
         return Ok(());
     }
-    let namespaces = Served::find("", "v1", "namespaces")?;
-    let Some(entry) = server.store.get(&namespaces.key("", namespace)) else {
-        return Err(ApiError::not_found("", "namespaces", namespace));
-    };
-    let holder = stored::decode(&namespaces, &entry)?;
+    let holder = holder(server, namespace)?;
     if meta::deletion_timestamp(&holder).is_some() {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
         return Err(ApiError::forbidden(served.group(), served.plural(), meta::name(object), why)
@@ -71,6 +77,14 @@ pub async fn admit_create(
         limits::judge_claim(server, namespace, object)?;
     }
     Ok(())
+}
+
+/// A namespace.
+///
+/// # Errors
+/// 404 when it does not exist.
+fn holder(server: &ApiServer, namespace: &str) -> Result<Value, ApiError> {
+    server.object(&Served::find("", "v1", "namespaces")?, "", namespace)
 }
 
 /// The stored objects of a kind: of one namespace, or all of them.

@@ -9,6 +9,8 @@ use crate::ApiServer;
 
 /// Where the token, the authority and the namespace are in a container: client libraries look there.
 const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// What the names of the volumes begin with that hold these.
+const VOLUME: &str = "kube-api-access-";
 /// Seconds that a pod's token lives; the kubelet renews it well before (upstream's number).
 const TOKEN_SECONDS: i64 = 3607;
 /// How long a pod may be ahead of the `default` account of a new namespace, which a controller makes.
@@ -60,7 +62,11 @@ async fn account(server: &ApiServer, namespace: &str, name: &str, pod: &Value) -
 
 /// Adds the volume of the token, and mounts it in every container that has nothing at its place.
 fn mount_token(spec: &mut Value) {
-    let volume = format!("kube-api-access-{}", names::suffix(rand::random()));
+    // A pod that has been changed since it was completed has one already.
+    let there = spec["volumes"].as_array().into_iter().flatten().filter_map(|volume| volume["name"].as_str());
+    let there = there.filter(|name| name.starts_with(VOLUME)).map(str::to_owned).next();
+    let is_new = there.is_none();
+    let volume = there.unwrap_or_else(|| format!("{VOLUME}{}", names::suffix(rand::random())));
     let mut used = false;
     for field in ["initContainers", "containers"] {
         for container in spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
@@ -73,7 +79,7 @@ fn mount_token(spec: &mut Value) {
             used = true;
         }
     }
-    if !used {
+    if !used || !is_new {
         return;
     }
     let field = json!({"apiVersion": "v1", "fieldPath": "metadata.namespace"});

@@ -55,7 +55,30 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         },
         overloads: &[("optional_orValue_value", "optional(A).(A) -> A")],
     },
+    Function {
+        name: "optional.unwrap",
+        run: unwrap,
+        overloads: &[("optional_unwrap", "(list(optional(A))) -> list(A)")],
+    },
+    Function {
+        name: "unwrapOpt",
+        run: unwrap,
+        overloads: &[("optional_unwrapOpt", "list(optional(A)).() -> list(A)")],
+    },
 ];
+
+/// The values of a list that are not missing.
+fn unwrap<'a>(args: &[Value<'a>]) -> Outcome<'a> {
+    let [Value::List(list)] = args else { return no_such_overload() };
+    let mut values = Vec::new();
+    for value in list.values()? {
+        match value {
+            Value::Optional(inner) => values.extend(inner.map(|inner| Value::clone(&inner))),
+            _ => return no_such_overload(),
+        }
+    }
+    Ok(Value::from(values))
+}
 
 fn value<'a>(args: &[Value<'a>]) -> Outcome<'a> {
     match args {

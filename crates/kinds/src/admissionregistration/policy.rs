@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::matching::{self, FAILURE_POLICIES, REINVOCATIONS};
 use super::{BASE, GROUP, expressions};
-use crate::{Column, Kind, Now, Resource, Subresource, cel, cells, rules, walk};
+use crate::{Column, Kind, Now, PolicyPart, Resource, Subresource, cel, cells, rules, walk};
 
 pub(crate) static VALIDATING: Resource = Resource {
     kind: "ValidatingAdmissionPolicy",
@@ -98,6 +98,10 @@ impl Kind for Policy {
         }
         rules::conditions(&mut errors, &new["status"], &path);
         errors
+    }
+
+    fn policy_part(&self) -> Option<PolicyPart> {
+        Some(PolicyPart { mutating: self.mutating, binding: false })
     }
 
     fn cells(&self, object: &Value, now: Now) -> Vec<Value> {

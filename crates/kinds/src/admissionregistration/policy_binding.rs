@@ -4,7 +4,7 @@ use object_model::{FieldError, FieldPath, names};
 use serde_json::Value;
 
 use super::{BASE, matching};
-use crate::{Column, Kind, Now, Resource, cells, rules, scale, walk};
+use crate::{Column, Kind, Now, PolicyPart, Resource, cells, rules, scale, walk};
 
 pub(crate) static VALIDATING: Resource = Resource {
     kind: "ValidatingAdmissionPolicyBinding",
@@ -64,6 +64,10 @@ impl Kind for Binding {
             actions(&mut errors, walk::list(spec, "validationActions"), &path.child("validationActions"));
         }
         errors
+    }
+
+    fn policy_part(&self) -> Option<PolicyPart> {
+        Some(PolicyPart { mutating: self.mutating, binding: true })
     }
 
     fn cells(&self, object: &Value, now: Now) -> Vec<Value> {

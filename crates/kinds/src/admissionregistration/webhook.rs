@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::BASE;
 use super::matching::{self, FAILURE_POLICIES, MATCH_POLICIES, REINVOCATIONS};
-use crate::{Column, Kind, Now, Resource, cel, cells, rules, walk};
+use crate::{Column, Kind, Now, Resource, Webhooks, cel, cells, rules, walk};
 
 pub(crate) static VALIDATING: Resource = Resource {
     kind: "ValidatingWebhookConfiguration",
@@ -77,6 +77,10 @@ impl Kind for Configuration {
 
     fn spec_changed(&self, new: &Value, old: &Value) -> bool {
         new.get("webhooks") != old.get("webhooks")
+    }
+
+    fn webhooks(&self) -> Option<Webhooks> {
+        Some(if self.mutating { Webhooks::Mutating } else { Webhooks::Validating })
     }
 
     fn cells(&self, object: &Value, now: Now) -> Vec<Value> {

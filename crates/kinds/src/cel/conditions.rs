@@ -5,6 +5,7 @@ use object_model::{FieldError, FieldPath, names};
 use serde_json::Value;
 
 use super::compile_to;
+use super::policies::Expression;
 use crate::{rules, walk};
 
 const MOST_CONDITIONS: usize = 64;
@@ -12,6 +13,21 @@ const MOST_CONDITIONS: usize = 64;
 /// What is wrong with the `matchConditions` of a webhook.
 pub fn match_conditions(list: &Value, path: &FieldPath) -> Vec<FieldError> {
     check(list, path, &admission_environment())
+}
+
+/// The `matchConditions` of a webhook, each with its name. What is wrong with them has been told when they were written.
+pub fn compiled_conditions(list: &Value) -> Vec<(String, Expression)> {
+    compiled(list, &admission_environment())
+}
+
+/// Match conditions that see the variables of an environment.
+pub(super) fn compiled(list: &Value, environment: &Environment) -> Vec<(String, Expression)> {
+    let conditions = list.as_array().into_iter().flatten().filter_map(|condition| {
+        let text = condition["expression"].as_str().unwrap_or("").trim();
+        let program = compile_to(text, environment, &[Type::Bool]).ok()?;
+        Some((condition["name"].as_str().unwrap_or("").to_owned(), Expression { text: text.to_owned(), program }))
+    });
+    conditions.collect()
 }
 
 /// What is wrong with match conditions that see the variables of an environment.
@@ -51,7 +67,7 @@ fn object(name: &str, fields: impl IntoIterator<Item = (&'static str, Type)>) ->
     Type::Object(ObjectType { name: name.to_owned(), fields: Some(fields) }.into())
 }
 
-fn request() -> Type {
+pub(super) fn request() -> Type {
     let kind = || {
         let fields = [("group", Type::String), ("version", Type::String), ("kind", Type::String)];
         object("kubernetes.GroupVersionKind", fields)

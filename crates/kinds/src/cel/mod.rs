@@ -5,11 +5,13 @@ mod declare;
 mod field_path;
 mod policies;
 mod schema_rules;
+mod type_check;
 mod validate;
 
-pub use conditions::{device_selector, match_conditions};
-pub use policies::{Mutation, Policy, Validation, policy};
+pub use conditions::{compiled_conditions, device_selector, match_conditions};
+pub use policies::{Expression, Mutation, Policy, Validation, policy};
 pub use schema_rules::{CompiledRules, compile};
+pub use type_check::{Checked, type_of_schema, type_of_table, warnings};
 
 use std::fmt;
 
@@ -19,6 +21,8 @@ use expressions::{CompileError, Environment, Program, Type};
 pub const PER_CALL_LIMIT: u64 = 1_000_000;
 /// What all evaluations for one object may cost.
 pub const RUNTIME_BUDGET: u64 = 10_000_000;
+/// What the match conditions of one webhook or policy may cost.
+pub const CONDITIONS_BUDGET: u64 = 2_500_000;
 /// What one rule may be estimated to cost, over all places where it is evaluated.
 const ESTIMATED_LIMIT: u64 = 10_000_000;
 /// What all rules of a schema may be estimated to cost.

@@ -9,32 +9,39 @@ use super::conditions::{self, admission_environment, namespace_object};
 
 /// What a policy does, ready to be evaluated.
 ///
-/// A variable is known to the expressions after it as `variables.<name>`: [`Program::uses`] tells whether one is needed.
+/// A variable is known to the expressions after it as `variables.<name>`.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     /// Name and condition; all must hold, or the policy does not apply.
-    pub conditions: Vec<(String, Program)>,
+    pub conditions: Vec<(String, Expression)>,
     /// Name and value, in the order in which they may refer to each other.
-    pub variables: Vec<(String, Program)>,
+    pub variables: Vec<(String, Expression)>,
     /// What must hold.
     pub validations: Vec<Validation>,
     /// Key and value of what is noted down.
-    pub audit: Vec<(String, Program)>,
+    pub audit: Vec<(String, Expression)>,
     /// What is changed.
     pub mutations: Vec<Mutation>,
+}
+
+/// A compiled expression, and its text for messages.
+#[derive(Debug, Clone)]
+pub struct Expression {
+    /// The text.
+    pub text: String,
+    /// What it means.
+    pub program: Program,
 }
 
 /// One thing that must hold.
 #[derive(Debug, Clone)]
 pub struct Validation {
     /// Whether it does.
-    pub program: Program,
-    /// The text of the expression, for messages.
-    pub expression: String,
+    pub expression: Expression,
     /// What is said if not; empty for the default.
     pub message: String,
     /// Makes the message instead.
-    pub message_program: Option<Program>,
+    pub message_expression: Option<Expression>,
     /// The reason of the refusal; empty for the default.
     pub reason: String,
 }
@@ -45,7 +52,7 @@ pub struct Mutation {
     /// Whether the value is a JSON patch; an apply configuration otherwise.
     pub is_json_patch: bool,
     /// Makes the change.
-    pub program: Program,
+    pub expression: Expression,
 }
 
 struct Compiler {
@@ -61,11 +68,7 @@ pub fn policy(spec: &Value, path: &FieldPath) -> (Policy, Vec<FieldError>) {
         environment = environment.with_type("params", Type::Dyn);
     }
     let mut errors = conditions::check(&spec["matchConditions"], &path.child("matchConditions"), &environment);
-    let conditions = list(spec, "matchConditions").filter_map(|condition| {
-        let program = compile_to(text(condition, "expression").trim(), &environment, &[Type::Bool]).ok()?;
-        Some((text(condition, "name").to_owned(), program))
-    });
-    let conditions = conditions.collect();
+    let conditions = conditions::compiled(&spec["matchConditions"], &environment);
     // So that a variable which is not there is told of as a field.
     let none = ObjectType { name: "kubernetes.variables".to_owned(), fields: Some([].into()) };
     let environment = environment.with_type("variables", Type::Object(none.into()));
@@ -93,13 +96,13 @@ fn text<'v>(value: &'v Value, key: &str) -> &'v str {
 
 impl Compiler {
     /// A program of what is given. That an expression is missing is told by the check of the policy's form.
-    fn compile(&mut self, holder: &Value, field: &str, path: &FieldPath, allowed: &[Type]) -> Option<Program> {
+    fn compile(&mut self, holder: &Value, field: &str, path: &FieldPath, allowed: &[Type]) -> Option<Expression> {
         let given = text(holder, field);
         if given.trim().is_empty() {
             return None;
         }
         match compile_to(given, &self.environment, allowed) {
-            Ok(program) => Some(program),
+            Ok(program) => Some(Expression { text: given.to_owned(), program }),
             Err(problem) => {
                 self.errors.push(FieldError::invalid(&path.child(field), given, problem.to_string()));
                 None
@@ -107,34 +110,39 @@ impl Compiler {
         }
     }
 
-    fn variables(&mut self, spec: &Value, path: &FieldPath) -> Vec<(String, Program)> {
+    fn variables(&mut self, spec: &Value, path: &FieldPath) -> Vec<(String, Expression)> {
         let mut variables = Vec::new();
         for (n, variable) in list(spec, "variables").enumerate() {
-            let Some(program) = self.compile(variable, "expression", &path.index(n), &[]) else { continue };
+            let Some(expression) = self.compile(variable, "expression", &path.index(n), &[]) else { continue };
             let name = text(variable, "name");
             let environment = std::mem::take(&mut self.environment);
-            self.environment = environment.with_type(&format!("variables.{name}"), program.output().clone());
-            variables.push((name.to_owned(), program));
+            let ty = expression.program.output().clone();
+            self.environment = environment.with_type(&format!("variables.{name}"), ty);
+            variables.push((name.to_owned(), expression));
         }
         variables
     }
 
     fn validation(&mut self, validation: &Value, path: &FieldPath) -> Option<Validation> {
-        let program = self.compile(validation, "expression", path, &[Type::Bool]);
-        let message_program = self.compile(validation, "messageExpression", path, &[Type::String]);
+        let expression = self.compile(validation, "expression", path, &[Type::Bool]);
+        let before = self.environment.clone();
+        // Messages do not ask what somebody may do.
+        self.environment = before.clone().without("authorizer").without("authorizer.requestResource");
+        let message_expression = self.compile(validation, "messageExpression", path, &[Type::String]);
+        self.environment = before;
         Some(Validation {
-            program: program?,
-            expression: text(validation, "expression").trim().to_owned(),
+            expression: expression?,
             message: text(validation, "message").trim().to_owned(),
-            message_program,
+            message_expression,
             reason: text(validation, "reason").to_owned(),
         })
     }
 
-    fn audit(&mut self, spec: &Value, path: &FieldPath) -> Vec<(String, Program)> {
+    fn audit(&mut self, spec: &Value, path: &FieldPath) -> Vec<(String, Expression)> {
         let annotations = list(spec, "auditAnnotations").enumerate().filter_map(|(n, annotation)| {
-            let program = self.compile(annotation, "valueExpression", &path.index(n), &[Type::String, Type::Null])?;
-            Some((text(annotation, "key").to_owned(), program))
+            let expression =
+                self.compile(annotation, "valueExpression", &path.index(n), &[Type::String, Type::Null])?;
+            Some((text(annotation, "key").to_owned(), expression))
         });
         annotations.collect()
     }
@@ -156,8 +164,8 @@ impl Compiler {
         };
         let before = self.environment.clone();
         self.environment = before.clone().with_message(patch).with_open_messages("Object");
-        let program = self.compile(&mutation[key], "expression", &path.child(key), &[wanted]);
+        let expression = self.compile(&mutation[key], "expression", &path.child(key), &[wanted]);
         self.environment = before;
-        Some(Mutation { is_json_patch, program: program? })
+        Some(Mutation { is_json_patch, expression: expression? })
     }
 }

@@ -12,6 +12,7 @@ mod docker;
 mod helm;
 mod ingress;
 mod jobs;
+mod kube_rs;
 mod kubectl;
 mod mistakes;
 mod node;

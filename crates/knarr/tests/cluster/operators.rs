@@ -1,6 +1,6 @@
-//! What others bring to a cluster: the definitions of well-known operators, unchanged, and the Python client.
+//! What others bring to a cluster: the definitions of well-known operators, unchanged, and clients in other languages.
 
-#![expect(clippy::disallowed_methods, reason = "one test runs a program of another language")]
+#![expect(clippy::disallowed_methods, reason = "tests run programs of other languages")]
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -61,5 +61,21 @@ fn the_python_client_does_what_programs_do_with_it() {
         .env("KUBECONFIG", node.data().join("admin.kubeconfig"))
         .env("HOME", node.path("home"));
     let said = run(python.stdin(Stdio::null()));
+    assert!(said.status.success() && said.out == "all of it\n", "{}{}", said.out, said.err);
+}
+
+#[test]
+fn the_javascript_client_does_what_programs_do_with_it() {
+    let mut node = Node::empty();
+    node.start();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/javascript/client.mjs");
+    let client = made("clients/javascript", "clients");
+    let mut javascript = Command::new(client.join("node"));
+    javascript
+        .arg(script)
+        .env("NODE_PATH", client.join("node_modules"))
+        .env("KUBECONFIG", node.data().join("admin.kubeconfig"))
+        .env("HOME", node.path("home"));
+    let said = run(javascript.stdin(Stdio::null()));
     assert!(said.status.success() && said.out == "all of it\n", "{}{}", said.out, said.err);
 }

@@ -1,6 +1,7 @@
 """What a program does with the streams of the Python client: commands with and without input, ports, logs and watches."""
 
 import base64
+import faulthandler
 import json
 import socket
 import ssl
@@ -9,6 +10,8 @@ import websocket
 from kubernetes import client, config
 from kubernetes.stream import portforward, stream
 
+# Who waits in vain says where.
+faulthandler.dump_traceback_later(120, exit=True)
 config.load_kube_config()
 core = client.CoreV1Api()
 place = {"name": "simple-echo", "namespace": "default"}
