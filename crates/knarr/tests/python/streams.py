@@ -23,12 +23,11 @@ said = stream(core.connect_get_namespaced_pod_exec, container="echo", command=co
 assert said == "out\nerr\n" or said == "err\nout\n", said
 
 # A command that is spoken with.
-talk = stream(core.connect_get_namespaced_pod_exec, container="echo", command=["sh"], stdin=True, stdout=True,
-              stderr=True, tty=False, _preload_content=False, **place)
-talk.write_stdin("read word; echo got $word; exit 3\n")
+talk = stream(core.connect_get_namespaced_pod_exec, container="echo", stdin=True, stdout=True, stderr=True, tty=False,
+              command=["sh", "-c", "read word; echo got $word; exit 3"], _preload_content=False, **place)
 talk.write_stdin("it\n")
 talk.run_forever(timeout=30)
-assert talk.read_stdout() == "got it\n", talk
+assert talk.read_stdout(timeout=0) == "got it\n", talk
 assert talk.returncode == 3, talk.returncode
 
 # Ports: one where somebody listens and one where nobody does.
