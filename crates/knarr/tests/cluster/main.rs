@@ -23,6 +23,7 @@ mod rights;
 mod services;
 mod stateful;
 mod storage;
+mod streams;
 mod survival;
 mod tutorial;
 mod uninstall;
