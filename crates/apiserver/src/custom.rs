@@ -6,7 +6,7 @@ use kinds::cel::{self, CompiledRules};
 use kinds::{Kind, Now, Scope, scale};
 use object_model::{FieldError, FieldPath, jsonpath, meta, time};
 use schema::Structural;
-use schema::structural::{Step, Violation, ViolationKind};
+use schema::structural::ViolationKind;
 use serde_json::{Value, json};
 
 use crate::served::{Column, Hooks, Served, ServedResource, Sub};
@@ -189,7 +189,7 @@ impl CustomKind {
             use ViolationKind::{Required, TooLong, TooMany, TypeInvalid};
             matches!(violation.kind, Required | TooLong | TooMany | TypeInvalid)
         });
-        let mut errors: Vec<FieldError> = violations.into_iter().map(field_error).collect();
+        let mut errors: Vec<FieldError> = violations.into_iter().map(kinds::field_error).collect();
         // What was wrong with the rules was told when the definition was written.
         let rules = self.rules.get_or_init(|| cel::compile(&self.schema, &FieldPath::default()).0);
         if rules.is_empty() {
@@ -310,28 +310,5 @@ fn cell(object: &Value, path: &str, kind: &str, now: Now) -> Value {
             None => Value::Null,
         },
         _ => found.iter().map(jsonpath::text).collect::<Vec<_>>().join(",").into(),
-    }
-}
-
-/// A violation as an error of a field.
-fn field_error(violation: Violation) -> FieldError {
-    let path = violation.steps.iter().fold(FieldPath::default(), |path, step| match step {
-        Step::Field(name) | Step::Key(name) => path.child(name),
-        Step::Index(index) => path.index(*index),
-    });
-    let value = violation.value.unwrap_or(Value::Null);
-    let supported: Vec<&str> = violation.supported.iter().map(String::as_str).collect();
-    match violation.kind {
-        ViolationKind::Required => FieldError::required(&path, violation.detail),
-        ViolationKind::Invalid => FieldError::invalid(&path, value, violation.detail),
-        ViolationKind::TypeInvalid => FieldError::type_invalid(&path, value, violation.detail),
-        ViolationKind::NotSupported => FieldError::not_supported(&path, value, &supported),
-        ViolationKind::TooLong => FieldError::too_long(&path, violation.limit),
-        ViolationKind::TooMany => FieldError::too_many(
-            &path,
-            usize::try_from(value.as_u64().unwrap_or(0)).unwrap_or(usize::MAX),
-            violation.limit,
-        ),
-        ViolationKind::Duplicate => FieldError::duplicate(&path, value),
     }
 }

@@ -165,7 +165,7 @@ async fn definitions_that_cannot_be_are_refused() {
     assert_eq!(code, 422);
     for part in [
         "metadata.name: Invalid value: \"other\": must be spec.names.plural+\".\"+spec.group",
-        "spec.versions[0].schema.openAPIV3Schema.properties[spec].type: Required value: must not be empty for specified object fields",
+        "spec.validation.openAPIV3Schema.properties[spec].type: Required value: must not be empty for specified object fields",
         "must have exactly one version marked as storage version",
     ] {
         assert!(message.contains(part), "{part} in {message}");
