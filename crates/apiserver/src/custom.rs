@@ -130,10 +130,28 @@ fn resource(definition: &Value, version: &Value) -> Served {
         columns: columns.into_iter().map(|(column, _)| column).collect(),
         deprecation,
         converts: true,
+        plain_since: plain_since(definition, version),
         conversion: spec["conversion"].clone(),
         stored_version: format!("{group}/{stored}"),
         hooks: Hooks::Custom(Box::new(hooks)),
     })
+}
+
+/// Since when objects are stored as this version serves them: pruned and with its defaults. All ways to write one have to
+/// lead to the same form, and what was written before the schema was the present one has to be looked at again.
+fn plain_since(definition: &Value, version: &Value) -> Option<u64> {
+    let spec = &definition["spec"];
+    let others = spec["versions"].as_array().into_iter().flatten().filter(|other| other["served"] == true);
+    let alike = others.into_iter().all(|other| other["schema"] == version["schema"]);
+    let stored = version["storage"] == true && definition["status"]["storedVersions"] == json!([version["name"]]);
+    if !alike || !stored || spec["conversion"]["strategy"] == "Webhook" {
+        return None;
+    }
+    match definition["metadata"]["generation"].as_i64() {
+        // There has been no other schema.
+        Some(1) => Some(0),
+        _ => text(&definition["metadata"], "resourceVersion").parse().ok(),
+    }
 }
 
 /// The columns of a version, each with the path of its cells.
