@@ -127,7 +127,7 @@ pub fn javascript_client() -> anyhow::Result<PathBuf> {
 fn is_recent(node: &Path) -> bool {
     let said = cmd(node).arg("--version").read().unwrap_or_default();
     let major = said.trim().trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
-    major.is_some_and(|major| major >= 20)
+    major.is_some_and(|major| major >= 22)
 }
 
 /// The manifests of operators: what their packages hold, unpacked and not installed.

@@ -317,7 +317,7 @@ impl ApiServer {
             .get()
             .map(|proxy| Identity { certificate: proxy.certificate.clone(), key: proxy.key.clone_key() });
         let tls = trust(&remote.bundle, remote.insecure, identity)?;
-        Ok(Peer { host, port, name: format!("{name}.{namespace}.svc"), tls })
+        Ok(Peer { host, port, name: format!("{name}.{namespace}.svc"), tls: Some(tls) })
     }
 
     /// Reads a document of an aggregated API, as the server itself.

@@ -18,6 +18,10 @@ use crate::request::Query;
 /// Answers longer than this are compressed for clients that take it (upstream's number).
 const COMPRESS_FROM: u64 = 128 << 10;
 
+/// A mark of answers that somebody else made, and that go out as they came.
+#[derive(Debug, Clone, Copy)]
+pub struct Foreign;
+
 /// What a client said of the form of the answer, beside its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wishes {
@@ -41,6 +45,9 @@ impl Wishes {
 
     /// The answer as the client wishes it. What streams goes out as it is.
     pub async fn fulfil(self, mut response: Response<Body>) -> Response<Body> {
+        if response.extensions().get::<Foreign>().is_some() {
+            return response;
+        }
         let whole = response.body().size_hint().exact();
         let plain = !response.headers().contains_key(header::CONTENT_ENCODING);
         let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|value| {

@@ -25,6 +25,7 @@ mod managers;
 mod metrics;
 mod openapi;
 mod outbound;
+mod proxy;
 mod read;
 mod request;
 mod respond;
@@ -38,6 +39,7 @@ mod table;
 mod tokens;
 mod upkeep;
 mod watch;
+mod websocket;
 mod write;
 
 use std::collections::{BTreeMap, HashSet};
@@ -60,6 +62,7 @@ use crate::context::{Context, read_body};
 use crate::fairness::Asked;
 use crate::request::{ResourceRequest, Target};
 use crate::served::no_such_resource;
+use crate::websocket::{Cut, Knock};
 
 pub use crate::aggregated::FrontProxy;
 pub use crate::health::KUBERNETES;
@@ -225,7 +228,8 @@ impl ApiServer {
         drop(seat);
         drop(under_way);
         if let Some(request) = asked {
-            self.metrics.observe(request, response.status().as_u16(), begin.elapsed());
+            let size = http_body::Body::size_hint(response.body()).exact();
+            self.metrics.observe(request, response.status().as_u16(), begin.elapsed(), size);
         }
         response = wishes.fulfil(response).await;
         for warning in cx.take_warnings() {
@@ -316,7 +320,7 @@ impl ApiServer {
         &self,
         cx: &Context,
         r: &ResourceRequest,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
         let catalogue = self.catalogue();
         if let Some(remote) = catalogue.remote(&r.group, &r.version) {
@@ -325,6 +329,7 @@ impl ApiServer {
         let served = catalogue.find(&r.group, &r.version, &r.resource)?;
         if let Some(text) = &served.deprecation {
             cx.warn(text.clone());
+            self.metrics.note_deprecated(&served, &r.subresource);
         }
         if !served.namespaced() && !r.namespace.is_empty() && !served.is_core("Namespace") {
             return Err(no_such_resource());
@@ -334,6 +339,9 @@ impl ApiServer {
             Some(sub) => sub.verbs,
             None => return Err(ApiError::new(Reason::NotFound, "the server could not find the requested resource")),
         };
+        if r.subresource == "proxy" {
+            return self.proxy(cx, r, &served, request).await;
+        }
         let needs_namespace =
             served.namespaced() && r.namespace.is_empty() && !matches!(r.verb, "list" | "watch" | "deletecollection");
         // POST makes members of collections; what exists is written by its name.
@@ -346,8 +354,26 @@ impl ApiServer {
             return Err(ApiError::method_not_allowed());
         }
         match (r.subresource.as_str(), r.verb) {
-            ("log" | "exec" | "attach" | "portforward", _) => return self.stream(cx, r, &served, request).await,
-            ("", "watch") => return self.watch(cx, r, &served).await,
+            ("log", _) => {
+                let Some(knock) = Knock::of(&mut request)? else { return self.stream(cx, r, &served, request).await };
+                let (protocol, cut) = knock.log_protocol()?;
+                let answer = self.stream(cx, r, &served, request).await?;
+                return Ok(self.over_websocket(knock, protocol, cut, answer));
+            }
+            ("exec" | "attach" | "portforward", _) => return self.stream(cx, r, &served, request).await,
+            ("", "watch") => {
+                let knock = Knock::of(&mut request)?;
+                let answer = self.watch(cx, r, &served).await?;
+                return Ok(match knock {
+                    Some(knock) => {
+                        let is_json = respond::is_json(&answer);
+                        let cut = if is_json { Cut::Lines } else { Cut::Frames };
+                        let protocol = knock.watch_protocol();
+                        self.over_websocket(knock, protocol, cut, answer)
+                    }
+                    None => answer,
+                });
+            }
             _ => {}
         }
         let allowed = cx.query.timeout(REQUEST_TIMEOUT)?;

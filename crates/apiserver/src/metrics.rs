@@ -1,8 +1,8 @@
 //! `/metrics`: what the server has done, in the text format and under the names that dashboards of Kubernetes read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use crate::served::Served;
 /// Bounds of the buckets of durations, in seconds (upstream's).
 const SECONDS: [f64; 20] =
     [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 30.0];
+
+/// Bounds of the buckets of sizes, in bytes (upstream's).
+const BYTES: [u64; 7] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
 /// What requests are told apart by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +35,21 @@ struct Requests {
     buckets: [u64; SECONDS.len()],
     count: u64,
     seconds: f64,
+    /// Of the answers whose size was known at once.
+    sizes: [u64; BYTES.len()],
+    sized: u64,
+    bytes: u64,
 }
+
+/// The watches of a resource.
+#[derive(Debug, Default)]
+struct Watches {
+    open: AtomicI64,
+    events: AtomicU64,
+}
+
+/// A resource: its group, version and plural name.
+type Name = (String, String, String);
 
 /// The counters of a server.
 #[derive(Debug, Default)]
@@ -40,7 +57,11 @@ pub(crate) struct Metrics {
     requests: Mutex<BTreeMap<Kind, Requests>>,
     reading: AtomicI64,
     mutating: AtomicI64,
-    watches: Mutex<BTreeMap<(String, String, String), i64>>,
+    watches: Mutex<BTreeMap<Name, Arc<Watches>>>,
+    /// What somebody asked for though it is deprecated.
+    deprecated: Mutex<BTreeSet<(Name, String)>>,
+    /// Credentials that were good, and that were not.
+    authenticated: [AtomicU64; 2],
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -62,7 +83,7 @@ impl Drop for InFlight<'_> {
 /// A watch that goes on. Counted until it is dropped.
 pub(crate) struct OpenWatch {
     server: Arc<ApiServer>,
-    name: (String, String, String),
+    watches: Arc<Watches>,
 }
 
 impl OpenWatch {
@@ -70,11 +91,16 @@ impl OpenWatch {
     pub fn server(&self) -> &Arc<ApiServer> {
         &self.server
     }
+
+    /// Counts an event that is sent.
+    pub fn count_event(&self) {
+        self.watches.events.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for OpenWatch {
     fn drop(&mut self) {
-        self.server.metrics.count_watch(&self.name, -1);
+        self.watches.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -83,8 +109,9 @@ impl ApiServer {
     pub(crate) fn open_watch(&self, served: &Served) -> Option<OpenWatch> {
         let server = self.me.upgrade()?;
         let name = (served.group().to_owned(), served.version().to_owned(), served.plural().to_owned());
-        self.metrics.count_watch(&name, 1);
-        Some(OpenWatch { server, name })
+        let watches = lock(&self.metrics.watches).entry(name).or_default().clone();
+        watches.open.fetch_add(1, Ordering::Relaxed);
+        Some(OpenWatch { server, watches })
     }
 }
 
@@ -98,7 +125,7 @@ impl Metrics {
     }
 
     /// Counts a request that has been answered.
-    pub fn observe(&self, request: &ResourceRequest, code: u16, took: Duration) {
+    pub fn observe(&self, request: &ResourceRequest, code: u16, took: Duration, size: Option<u64>) {
         let scope = match (request.name.is_empty(), request.namespace.is_empty()) {
             (false, _) => "resource",
             (true, false) => "namespace",
@@ -121,10 +148,24 @@ impl Metrics {
         for (bucket, bound) in requests.buckets.iter_mut().zip(SECONDS) {
             *bucket += u64::from(seconds <= bound);
         }
+        if let Some(size) = size {
+            requests.sized += 1;
+            requests.bytes += size;
+            for (bucket, bound) in requests.sizes.iter_mut().zip(BYTES) {
+                *bucket += u64::from(size <= bound);
+            }
+        }
     }
 
-    fn count_watch(&self, name: &(String, String, String), change: i64) {
-        *lock(&self.watches).entry(name.clone()).or_default() += change;
+    /// Notes that something deprecated was asked for.
+    pub fn note_deprecated(&self, served: &Served, subresource: &str) {
+        let name = (served.group().to_owned(), served.version().to_owned(), served.plural().to_owned());
+        lock(&self.deprecated).insert((name, subresource.to_owned()));
+    }
+
+    /// Counts credentials that were looked at.
+    pub fn count_authentication(&self, good: bool) {
+        self.authenticated[usize::from(!good)].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -169,9 +210,33 @@ impl ApiServer {
         }
         let name = "apiserver_longrunning_requests";
         page.head(name, "gauge", "Watches that go on, by resource.");
-        for ((group, version, resource), count) in lock(&self.metrics.watches).iter() {
+        let watches = lock(&self.metrics.watches).clone();
+        for ((group, version, resource), watches) in &watches {
             let labels = format!("group=\"{group}\",resource=\"{resource}\",verb=\"WATCH\",version=\"{version}\"");
-            page.row(name, &labels, count);
+            page.row(name, &labels, watches.open.load(Ordering::Relaxed));
+        }
+        let name = "apiserver_watch_events_total";
+        page.head(name, "counter", "Events that were sent to watchers, by resource.");
+        for ((group, version, resource), watches) in &watches {
+            let labels = format!("group=\"{group}\",resource=\"{resource}\",version=\"{version}\"");
+            page.row(name, &labels, watches.events.load(Ordering::Relaxed));
+        }
+        let name = "apiserver_requested_deprecated_apis";
+        page.head(name, "gauge", "Deprecated resources that somebody has asked for.");
+        for ((group, version, resource), subresource) in lock(&self.metrics.deprecated).iter() {
+            let sub = format!("subresource=\"{subresource}\",version=\"{version}\"");
+            page.row(name, &format!("group=\"{group}\",removed_release=\"\",resource=\"{resource}\",{sub}"), 1);
+        }
+        let name = "authentication_attempts";
+        page.head(name, "counter", "Credentials that were looked at, by what came of it.");
+        for (count, result) in self.metrics.authenticated.iter().zip(["success", "failure"]) {
+            page.row(name, &format!("result=\"{result}\""), count.load(Ordering::Relaxed));
+        }
+        let name = "aggregator_unavailable_apiservice";
+        page.head(name, "gauge", "Whether an aggregated API does not answer.");
+        for remote in self.catalogue().remotes() {
+            let labels = format!("name=\"{}.{}\"", remote.version, remote.group);
+            page.row(name, &labels, u8::from(!remote.available));
         }
         let stored: Vec<(Served, usize)> = self
             .catalogue()
@@ -211,6 +276,31 @@ impl ApiServer {
                 );
                 page.row(name, &labels, count);
             }
+        }
+        let name = "apiserver_request_terminations_total";
+        page.head(name, "counter", "Requests that the server ended by itself: it had too many, or they took too long.");
+        for (kind, counts) in requests.iter() {
+            for (code, count) in counts.by_code.iter().filter(|(code, _)| matches!(code, 429 | 504)) {
+                let labels = format!(
+                    "code=\"{code}\",component=\"apiserver\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
+                    kind.group, kind.resource, kind.scope, kind.subresource, kind.verb, kind.version
+                );
+                page.row(name, &labels, count);
+            }
+        }
+        let name = "apiserver_response_sizes";
+        page.head(name, "histogram", "Sizes of answers, in bytes, by verb, resource and scope.");
+        for (kind, counts) in requests.iter().filter(|(_, counts)| counts.sized > 0) {
+            let labels = format!(
+                "group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
+                kind.group, kind.resource, kind.scope, kind.subresource, kind.verb, kind.version
+            );
+            for (bucket, bound) in counts.sizes.iter().zip(BYTES) {
+                page.row(&format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), bucket);
+            }
+            page.row(&format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), counts.sized);
+            page.row(&format!("{name}_sum"), &labels, counts.bytes);
+            page.row(&format!("{name}_count"), &labels, counts.sized);
         }
         for name in ["apiserver_request_duration_seconds", "apiserver_request_sli_duration_seconds"] {
             page.head(name, "histogram", "How long answers took, in seconds, by verb, resource and scope.");
@@ -273,12 +363,13 @@ mod tests {
             assert_eq!(metrics.reading.load(Ordering::Relaxed), 1);
         }
         assert_eq!(metrics.reading.load(Ordering::Relaxed), 0);
-        metrics.observe(&request, 200, Duration::from_millis(30));
-        metrics.observe(&request, 404, Duration::from_secs(2));
+        metrics.observe(&request, 200, Duration::from_millis(30), Some(2_000));
+        metrics.observe(&request, 404, Duration::from_secs(2), None);
         let requests = lock(&metrics.requests);
         let (kind, counts) = requests.first_key_value().expect("a kind");
         assert_eq!((kind.verb, kind.scope, counts.count), ("LIST", "namespace", 2));
         assert_eq!((counts.buckets[1], counts.buckets[2], counts.buckets[11]), (0, 1, 2));
         assert_eq!(counts.by_code[&404], 1);
+        assert_eq!((counts.sized, counts.bytes, counts.sizes[0], counts.sizes[1]), (1, 2_000, 0, 1));
     }
 }

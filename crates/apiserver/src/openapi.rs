@@ -178,7 +178,7 @@ fn operations(served: &Served) -> Vec<Op> {
     let mut ops = Vec::new();
     let mut op = |path: String, verb, kind: (String, String, String), body: Option<String>, response: String, sub| {
         let (namespaced, custom) = (served.namespaced(), served.is_custom());
-        ops.push(Op { path, verb, kind, body, response, namespaced, subresource: sub, custom });
+        ops.push(Op { path, verb, kind, body, response, namespaced, subresource: sub, custom, method: None });
     };
     let object = format!("{collection}/{{name}}");
     for verb in served.verbs.iter().copied() {
@@ -201,6 +201,7 @@ fn operations(served: &Served) -> Vec<Op> {
             _ => op(object.clone(), verb, kind.clone(), None, own.clone(), None),
         }
     }
+    let mut connected = Vec::new();
     for sub in &served.subresources {
         let api_version = object_model::api_version(&sub.group, &sub.version);
         let of_parent = (&sub.group, &sub.version, &sub.kind) == (&kind.0, &kind.1, &kind.2);
@@ -209,8 +210,11 @@ fn operations(served: &Served) -> Vec<Op> {
         } else {
             match schema::type_for(&api_version, &sub.kind).filter(|_| !sub.kind.ends_with("Options")) {
                 Some(ty) => model(ty.name),
-                // Streams have no objects for bodies.
-                None => continue,
+                // Streams and proxies have no objects for bodies.
+                None => {
+                    connected.push(sub);
+                    continue;
+                }
             }
         };
         for verb in sub.verbs.iter().copied() {
@@ -218,6 +222,30 @@ fn operations(served: &Served) -> Vec<Op> {
             let kind = (sub.group.clone(), sub.version.clone(), sub.kind.clone());
             op(format!("{object}/{}", sub.name), verb, kind, sent, body.clone(), Some(sub.name));
         }
+    }
+    for sub in connected {
+        let path = format!("{object}/{}", sub.name);
+        // What is proxied may be anything; a stream begins with one of two methods.
+        let (paths, methods) = match sub.verbs.contains(&"delete") {
+            true => (
+                vec![format!("{path}/{{path}}"), path],
+                &["delete", "get", "head", "options", "patch", "post", "put"][..],
+            ),
+            false => (vec![path], &["get", "post"][..]),
+        };
+        ops.extend(paths.iter().flat_map(|path| methods.iter().map(|method| (path.clone(), *method))).map(
+            |(path, method)| Op {
+                path,
+                verb: "connect",
+                kind: (sub.group.clone(), sub.version.clone(), sub.kind.clone()),
+                body: None,
+                response: String::new(),
+                namespaced: served.namespaced(),
+                subresource: Some(sub.name),
+                custom: false,
+                method: Some(method),
+            },
+        ));
     }
     ops
 }

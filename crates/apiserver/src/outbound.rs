@@ -1,14 +1,15 @@
-//! Requests of the server to others: kubelets, webhooks, aggregated APIs.
+//! Requests of the server to others: kubelets, webhooks, aggregated APIs, and whatever is proxied.
 //!
 //! Kinds named here, and why: Service and EndpointSlice, because a webhook is named by the Service in front of it.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use client::{Body, BodyError, BoxError};
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -19,6 +20,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -30,7 +32,22 @@ const ANSWER_MAX: usize = 16 << 20;
 /// Where a host keeps the authorities that it trusts, on the distributions that knarr runs on.
 const HOST_AUTHORITIES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
-/// Somebody to speak to over TLS.
+/// How long a connection may take to come about.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Headers that are about one connection, and go no further (RFC 9110, section 7.6.1, and what was in use before).
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Somebody to speak to.
 pub(crate) struct Peer {
     /// Where to connect.
     pub host: String,
@@ -38,8 +55,8 @@ pub(crate) struct Peer {
     pub port: u16,
     /// The name that its certificate must have.
     pub name: String,
-    /// Whom to trust, and who the server says it is.
-    pub tls: Arc<ClientConfig>,
+    /// Whom to trust, and who the server says it is; `None` for a connection in the clear.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// A webhook as a `clientConfig` names it.
@@ -104,11 +121,26 @@ impl ApiServer {
     /// Opens a connection.
     pub(crate) async fn dial(&self, peer: &Peer) -> Result<SendRequest<Body>> {
         let (host, port) = (peer.host.as_str(), peer.port);
-        let stream = TcpStream::connect((host, port)).await.with_context(|| format!("dial tcp {host}:{port}"))?;
+        let dialled = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect((host, port))).await;
+        let stream = match dialled {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+                bail!("dial tcp {host}:{port}: connect: connection refused")
+            }
+            Ok(Err(error)) => return Err(error).with_context(|| format!("dial tcp {host}:{port}")),
+            Err(_) => bail!("dial tcp {host}:{port}: i/o timeout"),
+        };
         stream.set_nodelay(true)?;
+        let Some(tls) = &peer.tls else { return self.speak(stream).await };
         let name =
             ServerName::try_from(peer.name.clone()).with_context(|| format!("read server name {:?}", peer.name))?;
-        let stream = TlsConnector::from(peer.tls.clone()).connect(name, stream).await.context("tls")?;
+        self.speak(TlsConnector::from(tls.clone()).connect(name, stream).await.context("tls")?).await
+    }
+
+    async fn speak<S>(&self, stream: S) -> Result<SendRequest<Body>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let cancel = self.shutdown.clone();
         self.tasks.spawn(async move {
@@ -123,7 +155,7 @@ impl ApiServer {
     }
 
     /// Sends a request on and hands the answer back; an upgraded connection is copied both ways. Of the request's headers
-    /// those go along that `kept` names, and `headers` are added.
+    /// those go along that `kept` names and that are not about the connection, and `headers` are added.
     pub(crate) async fn relay(
         &self,
         peer: &Peer,
@@ -133,13 +165,19 @@ impl ApiServer {
         kept: impl Fn(&HeaderName) -> bool,
     ) -> Result<Response<Body>, BoxError> {
         let mut sender = self.dial(peer).await?;
-        let upgrade = incoming.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut incoming));
-        let (parts, body) = incoming.into_parts();
+        let upgrade = is_upgrade(incoming.headers()).then(|| hyper::upgrade::on(&mut incoming));
+        let (mut parts, body) = incoming.into_parts();
+        let protocol = parts.headers.get(header::UPGRADE).cloned().filter(|_| upgrade.is_some());
+        drop_hop_by_hop(&mut parts.headers);
         let mut outgoing = Request::builder().method(parts.method).uri(path).body(body)?;
         for (name, value) in parts.headers.iter().filter(|(name, _)| kept(name)) {
             outgoing.headers_mut().append(name, value.clone());
         }
         outgoing.headers_mut().extend(headers);
+        if let Some(protocol) = protocol {
+            outgoing.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            outgoing.headers_mut().insert(header::UPGRADE, protocol);
+        }
         let mut response = sender.send_request(outgoing).await?;
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) = (response.status(), upgrade) {
             let backend = hyper::upgrade::on(&mut response);
@@ -158,7 +196,12 @@ impl ApiServer {
                 }
             });
         }
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
+        if parts.status != StatusCode::SWITCHING_PROTOCOLS {
+            drop_hop_by_hop(&mut parts.headers);
+        }
+        // How far the other side is behind is between it and this server.
+        parts.version = Version::HTTP_11;
         Ok(Response::from_parts(parts, body.map_err(BodyError::new).boxed_unsync()))
     }
 
@@ -197,11 +240,11 @@ impl ApiServer {
         let Some(url) = webhook.config["url"].as_str() else {
             let (namespace, name) = (webhook.service("namespace"), webhook.service("name"));
             let (host, port) = self.backend(namespace, name, webhook.port())?;
-            return Ok(Peer { host, port, name: format!("{name}.{namespace}.svc"), tls });
+            return Ok(Peer { host, port, name: format!("{name}.{namespace}.svc"), tls: Some(tls) });
         };
         let uri: Uri = url.parse().with_context(|| format!("read URL {url}"))?;
         let host = uri.host().context("the URL has no host")?.trim_matches(['[', ']']).to_owned();
-        Ok(Peer { name: host.clone(), host, port: webhook.port(), tls })
+        Ok(Peer { name: host.clone(), host, port: webhook.port(), tls: Some(tls) })
     }
 
     /// The address of a pod behind a port of a Service.
@@ -216,12 +259,23 @@ impl ApiServer {
             bail!("no service port {port} found for service {name:?}");
         };
         let wanted = wanted["name"].as_str().unwrap_or_default();
+        let mut ready = self.ready_endpoints(namespace, name, wanted)?;
+        ensure!(!ready.is_empty(), "no endpoints available for service {name:?}");
+        let chosen = ready.swap_remove(rand::random_range(0..ready.len()));
+        Ok((chosen.address, chosen.port))
+    }
+
+    /// Who is ready behind a port of a Service, which is named.
+    ///
+    /// # Errors
+    /// When what is stored cannot be read.
+    pub(crate) fn ready_endpoints(&self, namespace: &str, service: &str, wanted: &str) -> Result<Vec<Endpoint>> {
         let slices = Served::find("discovery.k8s.io", "v1", "endpointslices")?;
         let range = self.store.range(&slices.namespace_prefix(namespace), None, 0, None)?;
         let mut ready = Vec::new();
         for entry in range.entries {
             let slice = stored::decode(&slices, &entry)?;
-            if meta::labels(&slice).get("kubernetes.io/service-name") != Some(&name) {
+            if meta::labels(&slice).get("kubernetes.io/service-name") != Some(&service) {
                 continue;
             }
             let ports = slice["ports"].as_array().into_iter().flatten();
@@ -231,15 +285,47 @@ impl ApiServer {
             let Some(port) = port else { continue };
             for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
                 if endpoint["conditions"]["ready"] != false {
-                    let addresses = endpoint["addresses"].as_array().into_iter().flatten();
-                    ready.extend(addresses.filter_map(Value::as_str).map(|address| (address.to_owned(), port)));
+                    let addresses = endpoint["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                    let target = &endpoint["targetRef"];
+                    ready.extend(addresses.map(|address| Endpoint {
+                        address: address.to_owned(),
+                        port,
+                        target: target.clone(),
+                    }));
                 }
             }
         }
-        ensure!(!ready.is_empty(), "no endpoints available for service {name:?}");
-        let at = rand::random_range(0..ready.len());
-        Ok(ready.swap_remove(at))
+        Ok(ready)
     }
+}
+
+/// Somebody behind a Service.
+pub(crate) struct Endpoint {
+    /// Its address.
+    pub address: String,
+    /// Its port.
+    pub port: u16,
+    /// The object that has the address (`targetRef`).
+    pub target: Value,
+}
+
+/// Whether a request wants to go on in another protocol.
+pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
+    let wanted = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    headers.contains_key(header::UPGRADE)
+        && wanted.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// Removes what is about one connection alone, also as the headers themselves say.
+fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').filter_map(|name| name.trim().parse().ok()).collect::<Vec<_>>())
+        .collect();
+    named.iter().for_each(|name| while headers.remove(name).is_some() {});
+    HOP_BY_HOP.iter().for_each(|name| while headers.remove(*name).is_some() {});
 }
 
 /// Who the server says it is.

@@ -35,6 +35,11 @@ pub fn typed(status: StatusCode, content_type: &str, text: impl Into<Bytes>) -> 
     response
 }
 
+/// Whether an answer is JSON.
+pub fn is_json(answer: &Response<Body>) -> bool {
+    answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(JSON.as_bytes()))
+}
+
 /// An error as a `Status`, in protobuf where the client prefers that.
 pub fn error(error: &ApiError, accept: Option<&Accept>) -> Response<Body> {
     let status = error.to_status();

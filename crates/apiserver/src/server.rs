@@ -1,6 +1,7 @@
 //! The listener: TLS with optional client certificates, HTTP/1.1 and HTTP/2.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(2);
 /// One Go process puts all its watches on one connection; the protocol's usual 100 or 200 starve it.
 const STREAMS_PER_CONNECTION: u32 = 1000;
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client(pub IpAddr);
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
@@ -100,6 +105,7 @@ impl ApiServer {
             Err(_) => return tracing::debug!("TLS handshake: timed out"),
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first().cloned());
+        let from = stream.get_ref().0.peer_addr().ok();
         let user = match certificate.map(|c| User::of_certificate(&c)).transpose() {
             Ok(user) => user,
             Err(error) => return tracing::debug!("{error:#}"),
@@ -109,11 +115,11 @@ impl ApiServer {
             let (server, user) = (self.clone(), user.clone());
             // Boxed, so that the connection's type does not carry the handlers' in its own.
             let answer: Answer = if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
-                Box::pin(async move { Ok(server.handle_outside(request, user).await) })
+                Box::pin(async move { Ok(server.handle_outside(request, user, from).await) })
             } else {
                 // What is written has consequences (a policy that is read anew, an address that is taken), also when the
                 // client goes away before its answer: the request is carried out to its end.
-                let work = self.tasks.spawn(async move { server.handle_outside(request, user).await });
+                let work = self.tasks.spawn(async move { server.handle_outside(request, user, from).await });
                 Box::pin(async move {
                     Ok(work.await.unwrap_or_else(|error| respond::error(&ApiError::internal(error.to_string()), None)))
                 })
@@ -141,16 +147,28 @@ impl ApiServer {
         }
     }
 
-    async fn handle_outside(&self, request: Request<hyper::body::Incoming>, user: Option<User>) -> Response<Body> {
+    async fn handle_outside(
+        &self,
+        request: Request<hyper::body::Incoming>,
+        user: Option<User>,
+        from: Option<SocketAddr>,
+    ) -> Response<Body> {
         let mut request = request.map(|body| body.map_err(BodyError::new).boxed_unsync());
+        if let Some(from) = from {
+            request.extensions_mut().insert(Client(from.ip()));
+        }
         // Only the handshake says who it is; nothing a client sends can.
         request.extensions_mut().remove::<User>();
         // A certificate counts for more than a token.
         let user = match user.map_or_else(|| self.user_of_token(request.headers()), |user| Ok(Some(user))) {
             Ok(user) => user,
-            Err(error) => return respond::error(&error, None),
+            Err(error) => {
+                self.metrics.count_authentication(false);
+                return respond::error(&error, None);
+            }
         };
         if let Some(user) = user {
+            self.metrics.count_authentication(true);
             request.extensions_mut().insert(user);
         }
         self.handle(request).await

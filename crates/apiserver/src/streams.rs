@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
+use auth::Attributes;
 use client::{Body, BoxError};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
-use object_model::{ApiError, Reason, meta};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Limited};
+use object_model::{ApiError, FieldError, FieldPath, Reason, meta};
 use serde_json::Value;
 
 use crate::context::Context;
@@ -14,6 +16,9 @@ use crate::outbound::Peer;
 use crate::request::{Query, ResourceRequest};
 use crate::served::Served;
 use crate::{ApiServer, stored};
+
+/// The longest refusal of a kubelet that is read, in bytes.
+const REFUSAL_MAX: usize = 64 << 10;
 
 /// How the server speaks to kubelets.
 #[derive(Clone)]
@@ -31,6 +36,11 @@ impl ApiServer {
         served: &Served,
         incoming: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
+        if request.subresource == "log" {
+            check_log_options(cx, &request.name)?;
+        } else if request.verb == "get" {
+            self.require_create(cx, request)?;
+        }
         // Reading a log is no connection. What somebody makes of the options of one counts, not what the client sent.
         let connects = request.subresource != "log";
         let changed = if connects { self.admit_connect(cx, request, served, "").await? } else { None };
@@ -53,9 +63,26 @@ impl ApiServer {
             "portforward" => format!("/portForward/{place}{query}"),
             action => format!("/{action}/{place}/{container}{query}"),
         };
-        self.forward(&host, port, &path, incoming)
-            .await
-            .map_err(|e| ApiError::internal(format!("error dialing backend: {e}")))
+        let answer = self.forward(&host, port, &path, incoming).await;
+        let answer = answer.map_err(|e| ApiError::internal(format!("error dialing backend: {e:#}")))?;
+        if request.subresource == "log" && !answer.status().is_success() {
+            return Err(refusal_of(answer).await);
+        }
+        Ok(answer)
+    }
+
+    /// A WebSocket begins with a GET, and still does what a POST does: who may only read may not open one.
+    fn require_create(&self, cx: &Context, request: &ResourceRequest) -> Result<(), ApiError> {
+        let refusal = self.authorize(&Attributes {
+            user: &cx.user,
+            verb: "create",
+            group: &request.group,
+            resource: format!("{}/{}", request.resource, request.subresource).into(),
+            namespace: &request.namespace,
+            name: &request.name,
+            path: "",
+        });
+        refusal.map_err(|why| ApiError::forbidden(&request.group, &request.resource, &request.name, &why))
     }
 
     /// One stored object.
@@ -64,7 +91,7 @@ impl ApiServer {
         stored::decode(served, &entry)
     }
 
-    fn kubelet_address(&self, node: &str) -> Result<(String, u16), ApiError> {
+    pub(crate) fn kubelet_address(&self, node: &str) -> Result<(String, u16), ApiError> {
         let node_object = self.object(&Served::find("", "v1", "nodes")?, "", node)?;
         let status = &node_object["status"];
         let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().and_then(|p| u16::try_from(p).ok());
@@ -88,13 +115,68 @@ impl ApiServer {
         path: &str,
         incoming: Request<Body>,
     ) -> Result<Response<Body>, BoxError> {
-        let peer = Peer { host: host.to_owned(), port, name: host.to_owned(), tls: self.kubelet.tls.clone() };
+        let peer = Peer { host: host.to_owned(), port, name: host.to_owned(), tls: Some(self.kubelet.tls.clone()) };
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_str(&format!("{host}:{port}"))?);
         // The user's credentials stay here.
         let kept = |name: &HeaderName| name != header::HOST && name != header::AUTHORIZATION;
         self.relay(&peer, path.parse::<Uri>()?, incoming, headers, kept).await
     }
+}
+
+/// What a kubelet refuses in plain text, as clients expect it.
+async fn refusal_of(answer: Response<Body>) -> ApiError {
+    let reason = match answer.status() {
+        StatusCode::BAD_REQUEST => Reason::BadRequest,
+        StatusCode::FORBIDDEN => Reason::Forbidden,
+        StatusCode::NOT_FOUND => Reason::NotFound,
+        _ => Reason::InternalError,
+    };
+    let text = match Limited::new(answer.into_body(), REFUSAL_MAX).collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).trim().to_owned(),
+        Err(error) => format!("read the kubelet's answer: {error}"),
+    };
+    ApiError::new(reason, text)
+}
+
+/// Refuses options of a log that make no sense.
+fn check_log_options(cx: &Context, name: &str) -> Result<(), ApiError> {
+    let query = &cx.query;
+    let (tail, limit) = (query.number("tailLines")?, query.number("limitBytes")?);
+    let (seconds, time) = (query.number("sinceSeconds")?, query.get("sinceTime"));
+    if !time.is_empty() && time.parse::<jiff::Timestamp>().is_err() {
+        return Err(ApiError::bad_request(format!("invalid value for sinceTime: {time:?}")));
+    }
+    let whole = FieldPath::new("");
+    let mut errors = Vec::new();
+    if let Some(lines) = tail.filter(|lines| *lines < 0) {
+        let text = "must be greater than or equal to 0";
+        errors.push(FieldError::invalid(&FieldPath::new("tailLines"), lines, text));
+    }
+    let positive = |field: &str, value: Option<i64>| {
+        let text = "must be greater than 0";
+        value.filter(|value| *value < 1).map(|value| FieldError::invalid(&FieldPath::new(field), value, text))
+    };
+    errors.extend(positive("limitBytes", limit));
+    if seconds.is_some() && !time.is_empty() {
+        let text = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        errors.push(FieldError::forbidden(&whole, text));
+    } else {
+        errors.extend(positive("sinceSeconds", seconds));
+    }
+    match query.get("stream") {
+        "" | "All" => {}
+        "Stdout" | "Stderr" => {
+            if tail.is_some() {
+                let text = "`tailLines` and specific `stream` are mutually exclusive for now";
+                errors.push(FieldError::forbidden(&whole, text));
+            }
+        }
+        other => {
+            errors.push(FieldError::not_supported(&FieldPath::new("stream"), other, &["All", "Stderr", "Stdout"]));
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("", "PodLogOptions", name, &errors)) }
 }
 
 fn names(pod: &Value, field: &str) -> Vec<String> {

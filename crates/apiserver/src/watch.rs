@@ -249,6 +249,22 @@ impl Watching {
 
     /// Encodes what an object has become, as of `revision`; where nothing has to be known of it, its text is not touched.
     async fn show(&mut self, previous: Option<&Entry>, current: Option<&Entry>, revision: u64) -> Result<(), ApiError> {
+        let before = self.pending.len();
+        let shown = self.encode(previous, current, revision).await;
+        if self.pending.len() > before
+            && let Some(open) = &self.open
+        {
+            open.count_event();
+        }
+        shown
+    }
+
+    async fn encode(
+        &mut self,
+        previous: Option<&Entry>,
+        current: Option<&Entry>,
+        revision: u64,
+    ) -> Result<(), ApiError> {
         if self.selection.is_everything()
             && (self.format, self.view) == (Format::Json, View::Object)
             && current.or(previous).is_some_and(|entry| self.served.is_plain(entry.mod_revision))

@@ -9,7 +9,6 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use peer::Peer;
 use serde_json::{Value, json};
-use store::{Durability, Expect, Op, Store, Write};
 
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 
@@ -54,17 +53,12 @@ fn answer(request: &Request<Bytes>) -> Response<Full<Bytes>> {
     peer::document(&document)
 }
 
-/// A Service and the address behind it. Clients may not name loopback addresses, so this one is put into the store.
+/// A Service and the address behind it.
 async fn service(cluster: &Cluster, port: u16) {
     let service =
         json!({"metadata": {"name": "pies"}, "spec": {"ports": [{"port": 443, "name": "https"}], "clusterIP": "None"}});
     cluster.post("/api/v1/namespaces/default/services", service).await.ok();
-    let slice = format!(
-        r#""name":"pies-1","namespace":"default","labels":{{"kubernetes.io/service-name":"pies"}}}},"addressType":"IPv4","endpoints":[{{"addresses":["127.0.0.1"],"conditions":{{"ready":true}}}}],"ports":[{{"name":"https","port":{port},"protocol":"TCP"}}]}}"#
-    );
-    let key = "endpointslices/default/pies-1".to_owned();
-    let write = Write { key, expect: Expect::Absent, op: Op::Put(slice.into()), durability: Durability::Synced };
-    cluster.store.write(write).await.expect("written");
+    cluster.put_behind("pies", ("https", port), None).await;
 }
 
 fn api_service(bundle: &str) -> Value {

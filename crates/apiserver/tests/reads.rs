@@ -305,12 +305,22 @@ async fn people_get_indented_answers_and_scrapers_their_metrics() {
     assert!(pretty.bytes.starts_with(b"{\n  \""), "{:?}", pretty.bytes);
     let curl = cluster.raw("GET", "/version", &[("user-agent", "curl/8.0")], "").await;
     assert!(curl.bytes.starts_with(b"{\n  \""));
+    cluster.get("/api/v1/namespaces/default/endpoints").await.ok();
+    let mut events = cluster.watch("/api/v1/namespaces?watch=1", "application/json").await;
+    assert_eq!(events.next().await.expect("an event")["type"], "ADDED");
     let metrics = cluster.get("/metrics").await;
     let text = String::from_utf8(metrics.bytes.to_vec()).expect("text");
     assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
     let row = "apiserver_request_total{code=\"200\",dry_run=\"\",group=\"\",resource=\"namespaces\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\"} 2";
     assert!(text.contains(row), "{text}");
-    assert!(text.contains("apiserver_storage_objects{resource=\"namespaces\"} 1"), "{text}");
+    for row in [
+        "apiserver_storage_objects{resource=\"namespaces\"} 1",
+        "apiserver_watch_events_total{group=\"\",resource=\"namespaces\",version=\"v1\"} 1",
+        "apiserver_requested_deprecated_apis{group=\"\",removed_release=\"\",resource=\"endpoints\",subresource=\"\",version=\"v1\"} 1",
+        "apiserver_response_sizes_count{group=\"\",resource=\"namespaces\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\"} 2",
+    ] {
+        assert!(text.contains(row), "{row} in {text}");
+    }
 }
 
 #[tokio::test]

@@ -414,8 +414,13 @@ impl RuntimeService for Engine {
         answer(v1::AttachResponse { url: self.streams.open(Session::Attach(request)) })
     }
 
-    async fn port_forward(&self, _: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
-        unsupported("port forwarding")
+    async fn port_forward(&self, request: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
+        let request = request.into_inner();
+        let sandbox = self.sandbox(&request.pod_sandbox_id)?;
+        if self.sandbox_state(&sandbox) != v1::PodSandboxState::SandboxReady {
+            return Err(Status::failed_precondition(format!("sandbox {} is not running", request.pod_sandbox_id)));
+        }
+        answer(v1::PortForwardResponse { url: self.streams.open(Session::PortForward(request)) })
     }
 
     async fn container_stats(&self, request: Request<v1::ContainerStatsRequest>) -> Answer<v1::ContainerStatsResponse> {

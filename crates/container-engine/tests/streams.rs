@@ -130,6 +130,8 @@ fn a_container_is_attached_to_and_its_input_ends_with_the_first_client() {
         };
         let url = clients.runtime.attach(attach()).await.unwrap().into_inner().url;
         let mut socket = connect(&url, "v5.channel.k8s.io").await;
+        // The first message only says that the connection stands.
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::binary(&b"\x01"[..]));
         socket.send(Message::binary(&b"\0hello\n"[..])).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::binary(&b"\x01hello\n"[..]));
         socket.close(None).await.unwrap();

@@ -204,6 +204,11 @@ impl Subresource {
     const fn status(group: &'static str, kind: &'static str) -> Self {
         Self::part("status", group, kind)
     }
+
+    /// What the object serves over HTTP by itself, reached through the API server.
+    const fn proxy(kind: &'static str) -> Self {
+        Self { name: "proxy", verbs: &["create", "delete", "get", "patch", "update"], group: "", version: "v1", kind }
+    }
 }
 
 /// All that is known about one kind.

@@ -35,6 +35,8 @@ pub struct Options {
     pub timestamps: bool,
     /// At most so many bytes.
     pub limit: Option<usize>,
+    /// Only what was written to this stream: `stdout` or `stderr`.
+    pub stream: Option<String>,
 }
 
 /// Takes log lines apart and writes what is wanted.
@@ -76,7 +78,11 @@ impl Reader {
 
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         let mut parts = line.splitn(4, |byte| *byte == b' ');
-        let (Some(time), Some(_stream), Some(tags)) = (parts.next(), parts.next(), parts.next()) else { return };
+        let (Some(time), Some(stream), Some(tags)) = (parts.next(), parts.next(), parts.next()) else { return };
+        // Pieces of both streams may alternate: those of the other one change nothing.
+        if self.options.stream.as_ref().is_some_and(|wanted| wanted.as_bytes() != stream) {
+            return;
+        }
         let content = parts.next().unwrap_or_default();
         let partial = tags.split(|byte| *byte == b':').next() == Some(b"P");
         let old = self.options.since.is_some_and(|since| {
@@ -259,6 +265,9 @@ mod tests {
         let since = Some("2026-01-01T00:00:02Z".parse().unwrap());
         assert_eq!(text(Options { since, ..plain.clone() }).await, "\nfour\n");
         assert_eq!(text(Options { limit: Some(6), ..plain.clone() }).await, "one\ntw");
+        let of = |stream: &str| Options { stream: Some(stream.to_owned()), ..plain.clone() };
+        assert_eq!(text(of("stdout")).await, "one\ntwo, and on\nfour\n");
+        assert_eq!(text(of("stderr")).await, "\n");
         let stamped = text(Options { timestamps: true, tail: Some(3), ..plain }).await;
         assert_eq!(
             stamped,

@@ -8,7 +8,7 @@ use auth::User;
 use bytes::Bytes;
 use cri::v1;
 use futures::StreamExt;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -28,6 +28,8 @@ use crate::worker::look;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 type Answer = Response<Body>;
+
+const ACCEPTED_PROTOCOLS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 
 /// Decides by the name in the client's certificate who may use the endpoint.
 pub type Allow = Arc<dyn Fn(&str) -> bool + Send + Sync>;
@@ -145,7 +147,7 @@ impl Server {
         let path = request.uri().path().to_owned();
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-        let get = request.method() == Method::GET;
+        let get = matches!(*request.method(), Method::GET | Method::HEAD);
         let result = match (parts.as_slice(), get) {
             (["healthz"], true) => Ok(say(StatusCode::OK, "ok")),
             (["pods"], true) => Ok(self.list()),
@@ -197,6 +199,7 @@ impl Server {
             since,
             timestamps: query.on(&["timestamps"]),
             limit: query.number("limitBytes")?,
+            stream: query.one("stream").filter(|name| *name != "All").map(str::to_ascii_lowercase),
         };
         let started = |state: &&ContainerState| state.stage != Stage::Created;
         let state = if query.on(&["previous"]) {
@@ -294,8 +297,15 @@ impl Server {
         let sandbox = runtime.ready_sandbox();
         let sandbox =
             sandbox.ok_or_else(|| no(StatusCode::NOT_FOUND, format!("pod \"{name}\" has no running sandbox")))?;
-        let ports =
-            query.all("port").iter().flat_map(|ports| ports.split(',')).filter_map(|port| port.parse().ok()).collect();
+        // The API server calls them `ports`, kubelets upstream `port`.
+        let mut ports = Vec::new();
+        for text in ["port", "ports"].iter().flat_map(|key| query.all(key)) {
+            for port in text.split(',') {
+                let number = port.parse::<u16>().ok().filter(|number| *number > 0);
+                let bad = || no(StatusCode::BAD_REQUEST, format!("unable to parse {port:?} as a port"));
+                ports.push(number.ok_or_else(bad)?.into());
+            }
+        }
         let wanted = v1::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port: ports };
         let url = self.context.cri.port_forward(wanted).await.map(|answer| answer.url);
         self.pass(url, request).await
@@ -309,7 +319,12 @@ impl Server {
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let status = answer.status();
             let body = answer.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            return Err(no(status, String::from_utf8_lossy(&body).into_owned()));
+            let mut refusal = say(status, String::from_utf8_lossy(&body));
+            // By these a client of SPDY knows what it may ask for.
+            for name in other.get_all(ACCEPTED_PROTOCOLS) {
+                refusal.headers_mut().append(ACCEPTED_PROTOCOLS, name.clone());
+            }
+            return Ok(refusal);
         }
         let upgraded = hyper::upgrade::on(&mut answer);
         let cancel = self.cancel.clone();

@@ -4,6 +4,7 @@
 //! parameters of PATCH (their presence tells kubectl that the server validates), `x-kubernetes-group-version-kind` to
 //! find a kind's schema, and `allOf`, `default` and `enum` for `kubectl explain`.
 
+mod connect;
 mod custom;
 
 use std::collections::BTreeSet;
@@ -18,7 +19,7 @@ use crate::{Field, Shape, Type, type_named};
 pub struct Op {
     /// `/apis/apps/v1/namespaces/{namespace}/deployments/{name}`.
     pub path: String,
-    /// get, list, create, update, patch, delete, deletecollection or watch; connect for streams.
+    /// get, list, create, update, patch, delete, deletecollection or watch; connect for streams and proxies.
     pub verb: &'static str,
     /// Group, version and kind acted upon.
     pub kind: (String, String, String),
@@ -32,6 +33,8 @@ pub struct Op {
     pub subresource: Option<&'static str>,
     /// Whether its objects are described by a definition: they know no strategic merge and no protobuf.
     pub custom: bool,
+    /// Of what is connected to, the method in lower case; such operations have no objects.
+    pub method: Option<&'static str>,
 }
 
 /// The models of a custom resource, which come from its definition.
@@ -139,6 +142,11 @@ fn paths(dialect: Dialect, ops: &[&Op]) -> Value {
         let Value::Object(entry) = entry else {
             continue;
         };
+        if let Some(method) = op.method {
+            entry.insert("parameters".into(), connect::parameters(dialect, op).into());
+            entry.insert(method.into(), connect::operation(dialect, op, method));
+            continue;
+        }
         let shared: Vec<Value> = ["namespace", "name"]
             .into_iter()
             .filter(|name| op.path.contains(&format!("{{{name}}}")))

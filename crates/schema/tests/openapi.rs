@@ -15,6 +15,7 @@ fn operations() -> Vec<Op> {
         namespaced: true,
         subresource,
         custom: false,
+        method: None,
     };
     vec![
         op("/apis/apps/v1/deployments", "list", None, "apps.v1.DeploymentList", None),
@@ -111,4 +112,43 @@ fn fields_say_how_they_are_merged() {
 fn models_are_named_as_upstream() {
     assert_eq!(type_to_model_name("core.v1.Pod"), "io.k8s.api.core.v1.Pod");
     assert_eq!(type_to_model_name("meta.v1.ObjectMeta"), "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+}
+
+#[test]
+fn what_is_connected_to_is_described_by_its_options() {
+    let op = |path: &str, sub: &'static str, kind: &str, method| Op {
+        path: format!("/api/v1/namespaces/{{namespace}}/pods/{{name}}/{path}"),
+        verb: "connect",
+        kind: (String::new(), "v1".into(), kind.into()),
+        body: None,
+        response: String::new(),
+        namespaced: true,
+        subresource: Some(sub),
+        custom: false,
+        method: Some(method),
+    };
+    let ops = [
+        op("proxy/{path}", "proxy", "PodProxyOptions", "head"),
+        op("portforward", "portforward", "PodPortForwardOptions", "post"),
+        op("exec", "exec", "PodExecOptions", "get"),
+    ];
+    let at = |document: &Value, path: &str| document["paths"][&ops[0].path.replace("proxy/{path}", path)].clone();
+    for document in [v3(("", "v1"), &ops, &[]), v2(&ops, &[])] {
+        assert_closed(&document, &document);
+        let proxy = at(&document, "proxy/{path}");
+        assert_eq!(proxy["head"]["operationId"], "connectCoreV1HeadNamespacedPodProxyWithPath");
+        assert_eq!(proxy["head"]["x-kubernetes-action"], "connect");
+        let kind = json!({"group": "", "version": "v1", "kind": "PodProxyOptions"});
+        assert_eq!(proxy["head"]["x-kubernetes-group-version-kind"], kind);
+        let forward = at(&document, "portforward");
+        assert_eq!(forward["post"]["operationId"], "connectCoreV1PostNamespacedPodPortforward");
+        let names = |path: &Value| -> Vec<String> {
+            let parameters = path["parameters"].as_array().into_iter().flatten();
+            parameters.map(|one| format!("{} in {}", one["name"], one["in"]).replace('"', "")).collect()
+        };
+        assert_eq!(names(&proxy), ["path in query", "name in path", "namespace in path", "path in path"]);
+        let wanted =
+            ["stdin", "stdout", "stderr", "tty", "container", "command"].map(|name| format!("{name} in query"));
+        assert_eq!(names(&at(&document, "exec"))[..6], wanted);
+    }
 }

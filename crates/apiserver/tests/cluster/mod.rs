@@ -11,7 +11,7 @@ use client::Body;
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use store::{LogStore, MemoryLog};
+use store::{Durability, Expect, LogStore, MemoryLog, Op, Store as _, Write};
 
 /// Where most tests keep their objects.
 pub const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -135,6 +135,24 @@ impl Cluster {
 
     pub async fn patch(&self, path: &str, content_type: &str, patch: Value) -> Answer {
         self.raw("PATCH", path, &[("content-type", content_type)], patch.to_string()).await
+    }
+
+    /// Puts a port of this machine behind a Service, as if it were that of a pod, where one is named. Clients may not name
+    /// loopback addresses, so it is put into the store.
+    pub async fn put_behind(&self, service: &str, port: (&str, u16), pod: Option<&str>) {
+        let mut endpoint = json!({"addresses": ["127.0.0.1"]});
+        if let Some(name) = pod {
+            endpoint["targetRef"] = json!({"kind": "Pod", "namespace": "default", "name": name});
+        }
+        let labels = json!({"kubernetes.io/service-name": service});
+        let ports = json!([{"name": port.0, "port": port.1}]);
+        // Objects are stored without what all of them begin with.
+        let slice = format!(
+            r#""name":"{service}-1","namespace":"default","labels":{labels}}},"addressType":"IPv4","endpoints":[{endpoint}],"ports":{ports}}}"#
+        );
+        let key = format!("endpointslices/default/{service}-1");
+        let write = Write { key, expect: Expect::Absent, op: Op::Put(slice.into()), durability: Durability::Synced };
+        self.store.write(write).await.expect("written");
     }
 
     /// Waits until something holds.

@@ -3,7 +3,7 @@
 use object_model::{FieldError, FieldPath, names};
 use serde_json::Value;
 
-use crate::{ALL_VERBS, Column, Kind, Now, OBJECT_VERBS, Resource, Scope, Subresource, walk};
+use crate::{ALL_VERBS, Column, Kind, Now, Resource, Scope, Subresource, walk};
 
 pub(crate) static RESOURCE: Resource = Resource {
     group: "",
@@ -15,7 +15,7 @@ pub(crate) static RESOURCE: Resource = Resource {
     categories: &[],
     scope: Scope::Cluster,
     verbs: ALL_VERBS,
-    subresources: &[Subresource { name: "status", verbs: OBJECT_VERBS, group: "", version: "v1", kind: "Node" }],
+    subresources: &[Subresource::proxy("NodeProxyOptions"), Subresource::status("", "Node")],
     type_name: "core.v1.Node",
     storage: "nodes",
     has_status: true,

@@ -25,6 +25,7 @@ pub(crate) static RESOURCE: Resource = Resource {
         Subresource { name: "exec", verbs: STREAM, group: "", version: "v1", kind: "PodExecOptions" },
         Subresource { name: "log", verbs: &["get"], group: "", version: "v1", kind: "Pod" },
         Subresource { name: "portforward", verbs: STREAM, group: "", version: "v1", kind: "PodPortForwardOptions" },
+        Subresource::proxy("PodProxyOptions"),
         Subresource::part("resize", "", "Pod"),
         Subresource::status("", "Pod"),
     ],

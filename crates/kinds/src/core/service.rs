@@ -4,7 +4,7 @@ use object_model::{FieldError, FieldPath};
 use serde_json::{Map, Value, json};
 
 use super::{service_cells, service_rules};
-use crate::{ALL_VERBS, Claim, Column, Kind, Now, OBJECT_VERBS, Pool, Resource, Scope, Subresource, walk};
+use crate::{ALL_VERBS, Claim, Column, Kind, Now, Pool, Resource, Scope, Subresource, walk};
 
 pub(crate) static RESOURCE: Resource = Resource {
     group: "",
@@ -16,7 +16,7 @@ pub(crate) static RESOURCE: Resource = Resource {
     categories: &["all"],
     scope: Scope::Namespaced,
     verbs: ALL_VERBS,
-    subresources: &[Subresource { name: "status", verbs: OBJECT_VERBS, group: "", version: "v1", kind: "Service" }],
+    subresources: &[Subresource::proxy("ServiceProxyOptions"), Subresource::status("", "Service")],
     type_name: "core.v1.Service",
     storage: "services",
     has_status: true,

@@ -1,7 +1,7 @@
 //! What a program does with the `kube` crate: typed and dynamic objects, watchers, patches and server-side apply, and a
 //! kind of its own.
 
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -137,11 +137,12 @@ async fn watched(client: &Client) {
     }
     let (store, writer) = reflector::store();
     let stream = watcher::watcher(maps, watcher::Config::default()).default_backoff().reflect(writer).applied_objects();
-    let mut stream = Box::pin(stream);
-    stream.next().await.expect("an object").expect("no error");
-    while store.len() < 7 {
-        stream.next().await.expect("an object").expect("no error");
+    let drained = stream.try_for_each(|_| async { Ok(()) });
+    tokio::select! {
+        outcome = drained => panic!("the watcher ended: {outcome:?}"),
+        ready = store.wait_until_ready() => ready.expect("the store is filled"),
     }
+    assert!(store.len() >= 7);
 }
 
 fn named(name: &str) -> ConfigMap {

@@ -22,6 +22,7 @@ mod rights;
 mod services;
 mod stateful;
 mod storage;
+mod streams;
 mod survival;
 mod tutorial;
 mod uninstall;

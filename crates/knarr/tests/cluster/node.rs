@@ -241,9 +241,16 @@ impl Node {
         command
     }
 
+    /// [`other_kubectl`] with these words.
+    pub fn other_kubectl_with(&self, line: &str) -> Command {
+        let mut command = self.client(&other_kubectl());
+        command.args(line.split_whitespace());
+        command
+    }
+
     /// Runs a line with [`other_kubectl`].
     pub fn other_kubectl(&self, line: &str) -> Said {
-        run(self.client(&other_kubectl()).args(line.split_whitespace()))
+        run(&mut self.other_kubectl_with(line))
     }
 
     /// docker's command line with these words, against the server's socket.
@@ -296,10 +303,7 @@ impl Node {
 
     /// Starts a kubectl line that goes on, and hands out what it says line by line.
     pub fn follow(&self, line: &str) -> Follower {
-        let mut command = self.kubectl(line.split_whitespace());
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("start kubectl");
-        let lines = lines(child.stdout.take().expect("its output"));
-        Follower { child, lines }
+        Follower::start(&mut self.kubectl(line.split_whitespace()))
     }
 
     /// What a server in the cluster answers.
@@ -371,6 +375,13 @@ pub struct Follower {
 }
 
 impl Follower {
+    /// Starts a program that goes on.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("start {command:?}: {e}"));
+        let lines = lines(child.stdout.take().expect("its output"));
+        Self { child, lines }
+    }
+
     /// The next line that has this text.
     pub fn until(&self, text: &str) -> String {
         let begin = Instant::now();
