@@ -68,7 +68,6 @@ fn definitions_of_a_dozen_projects_are_taken_unchanged() {
         ("httproute-crd", "httproute", "httproutes.gateway.networking.k8s.io"),
     ];
     let without_example = [
-        "argoproj.io_clusterworkflowtemplates",
         "cluster-crd",
         "cmd/generate/crds/apis.apigatewayv2.services.k8s.aws",
         "cmd/generate/crds/argocdexports.argoproj.io",
