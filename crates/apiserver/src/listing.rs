@@ -24,6 +24,8 @@ const PIECE: usize = 32 << 10;
 /// The text of a list: what comes before the items, the items, and what comes after them.
 struct Texts {
     head: Vec<u8>,
+    /// What each item begins with.
+    item: Vec<u8>,
     entries: std::vec::IntoIter<Arc<Entry>>,
     first: bool,
     /// How many bytes are still to come.
@@ -52,7 +54,7 @@ impl http_body::Body for Texts {
             if !std::mem::take(&mut this.first) {
                 piece.push(b',');
             }
-            stored::write_item(&mut piece, &entry);
+            stored::write_item(&mut piece, &this.item, &entry);
         }
         this.left -= piece.len().min(this.left);
         Poll::Ready(Some(Ok(Frame::data(piece.into()))))
@@ -75,9 +77,10 @@ pub fn texts(served: &Served, metadata: &Value, entries: Vec<Arc<Entry>>) -> Res
         served.api_version(),
     );
     let commas = entries.len().saturating_sub(1);
-    let items: usize = entries.iter().map(|entry| stored::item_length(entry)).sum();
+    let item = stored::item_head(served);
+    let items: usize = entries.iter().map(|entry| stored::item_length(&item, entry)).sum();
     let left = head.len() + items + commas + TAIL.len();
-    let body = Texts { head: head.into_bytes(), entries: entries.into_iter(), first: true, left };
+    let body = Texts { head: head.into_bytes(), item, entries: entries.into_iter(), first: true, left };
     let mut response = respond::json_text(StatusCode::OK, Bytes::new());
     *response.body_mut() = body.boxed_unsync();
     response

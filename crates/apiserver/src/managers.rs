@@ -11,6 +11,7 @@ use schema::fields::{self, FieldSet, Place};
 use serde_json::{Value, json};
 
 use crate::context::Context;
+use crate::stored;
 
 const APPLY: &str = "Apply";
 const UPDATE: &str = "Update";
@@ -343,6 +344,24 @@ fn is_printable(c: char) -> bool {
     matches!(c, '\'' | '"' | '\\') || c.escape_debug().len() == 1
 }
 
+/// Takes back the times of a write that has changed nothing else: what came empty and is not kept, say.
+pub fn keep_times(object: &mut Value, current: &Value) {
+    let entries = |object: &Value| object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let (new, old) = (entries(object), entries(current));
+    let alike = |new: &Value, old: &Value| {
+        let told = |entry: &Value| entry.as_object().map_or(0, |fields| fields.len());
+        let fields = new.as_object().into_iter().flatten();
+        told(new) == told(old) && fields.into_iter().all(|(field, value)| field == "time" || old[field] == *value)
+    };
+    if new == old || new.len() != old.len() || !new.iter().zip(&old).all(|(new, old)| alike(new, old)) {
+        return;
+    }
+    object["metadata"]["managedFields"] = old.into();
+    if !stored::same(object, current) {
+        object["metadata"]["managedFields"] = new.into();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -482,5 +501,16 @@ mod tests {
         let long = name_of(&"x".repeat(129), "", "CreateOptions", false).unwrap_err();
         assert!(long.message.contains("may not be more than 128 bytes"), "{}", long.message);
         assert_eq!(name_of("", "kubectl/v1.37", "PatchOptions", true).unwrap_err().code, 422);
+    }
+
+    #[test]
+    fn a_write_that_changes_nothing_keeps_the_time_of_the_last_one() {
+        let object = |time: &str, size: i64| json!({"metadata": {"managedFields": [{"manager": "m", "time": time}]}, "spec": size});
+        let mut same = object("2", 1);
+        keep_times(&mut same, &object("1", 1));
+        assert_eq!(same, object("1", 1));
+        let mut other = object("2", 2);
+        keep_times(&mut other, &object("1", 1));
+        assert_eq!(other, object("2", 2));
     }
 }

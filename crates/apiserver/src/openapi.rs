@@ -18,8 +18,8 @@ use crate::catalogue::Catalogue;
 use crate::discovery::{hash, tagged};
 use crate::finish::takes_gzip;
 use crate::request::Query;
-use crate::respond;
 use crate::served::{Served, no_such_resource};
+use crate::{respond, swagger_parts};
 
 /// The documents, each compressed: as values they would take a hundred times the memory, for ever.
 pub struct Documents {
@@ -132,7 +132,11 @@ impl Documents {
         self.v2.get_or_init(|| {
             let ops: Vec<Op> = catalogue.all().flat_map(|served| operations(&served)).collect();
             let own: Vec<Own> = catalogue.custom().iter().flat_map(own_models).collect();
-            Text::of(&schema::openapi::v2(&ops, &own).to_string())
+            let mut document = schema::openapi::v2(&ops, &own);
+            for part in catalogue.remotes().iter().filter_map(|remote| remote.swagger.as_deref()) {
+                swagger_parts::merge(&mut document, part.clone());
+            }
+            Text::of(&document.to_string())
         })
     }
 }

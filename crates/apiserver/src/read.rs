@@ -108,9 +108,11 @@ impl ApiServer {
         self.await_revision(cx).await?;
         let selection = Selection::of(cx, served)?;
         let (format, view) = cx.accept.for_collection(served.is_custom())?;
-        if (format, view) == (Format::Json, View::Object) && selection.is_everything() && !served.converts() {
+        if (format, view) == (Format::Json, View::Object) && selection.is_everything() && served.may_be_plain() {
             let page = self.page(cx, request, served, ALL)?;
-            return Ok(listing::texts(served, &page.metadata, page.entries));
+            if page.entries.iter().all(|entry| served.is_plain(entry.mod_revision)) {
+                return Ok(listing::texts(served, &page.metadata, page.entries));
+            }
         }
         if (format, view) == (Format::Protobuf, View::Object) {
             let mut messages = listing::Messages::new(served)?;

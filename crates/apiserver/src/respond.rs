@@ -151,7 +151,7 @@ pub fn entry(
     entry: &Entry,
     include: table::Include,
 ) -> Result<Response<Body>, ApiError> {
-    if accept.0.first() == Some(&(Format::Json, View::Object)) && !served.converts() {
+    if accept.0.first() == Some(&(Format::Json, View::Object)) && served.is_plain(entry.mod_revision) {
         let mut text = Vec::with_capacity(entry.value.len() + 128);
         stored::write_object(&mut text, served, entry, entry.mod_revision);
         text.push(b'\n');

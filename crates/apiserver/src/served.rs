@@ -127,6 +127,8 @@ pub struct ServedResource {
     pub deprecation: Option<String>,
     /// Whether this is a view of objects that are stored in the form of another kind or version.
     pub(crate) converts: bool,
+    /// The revision since which objects have been stored as they are served nevertheless.
+    pub(crate) plain_since: Option<u64>,
     pub(crate) hooks: Hooks,
 }
 
@@ -215,6 +217,7 @@ impl Served {
             columns: columns.collect(),
             deprecation: row.hooks.deprecation().map(str::to_owned),
             converts: first.is_some_and(|first| !std::ptr::eq(*first, row)),
+            plain_since: None,
             hooks: Hooks::Row(row),
         }))
     }
@@ -353,6 +356,16 @@ impl ServedResource {
     /// Whether this is a view of a collection that is stored in another form.
     pub fn converts(&self) -> bool {
         self.converts
+    }
+
+    /// Whether there can be objects whose text is what is served.
+    pub fn may_be_plain(&self) -> bool {
+        !self.converts || self.plain_since.is_some()
+    }
+
+    /// Whether the text of an object that was stored at this revision is what is served.
+    pub fn is_plain(&self, revision: u64) -> bool {
+        !self.converts || self.plain_since.is_some_and(|since| since < revision)
     }
 
     /// Whether its objects live in namespaces.

@@ -1,5 +1,5 @@
 //! Objects as the store holds them: JSON text without `apiVersion`, `kind` and `resourceVersion`. Custom objects keep their
-//! `apiVersion`, which comes after the one that is put before them, and so counts.
+//! `apiVersion`, in which they lie side by side with objects of other versions.
 //!
 //! The text starts inside `metadata`, right after the place of the resourceVersion, so that a complete object is three
 //! slices written one after the other and nothing is parsed or serialised to read it.
@@ -47,32 +47,53 @@ fn write(text: &mut Vec<u8>, value: &Value) {
     serde_json::to_writer(text, value).expect("JSON values with text keys always serialise");
 }
 
-/// What an item of a list begins with, and what follows the revision of any object.
-const ITEM_HEAD: &[u8] = b"{\"metadata\":{\"resourceVersion\":\"";
+/// What comes before and after the revision of any object.
+const REVISION: &[u8] = b"\"metadata\":{\"resourceVersion\":\"";
 const REVISION_END: &[u8] = b"\",";
 
-/// Writes a stored object as an item of a list: without apiVersion and kind.
-pub fn write_item(out: &mut Vec<u8>, entry: &Entry) {
-    write_body(out, ITEM_HEAD, entry, entry.mod_revision);
+/// What an item of a list begins with. Items of custom resources say what they are (their apiVersion stands further on);
+/// those of built-in ones do not.
+pub fn item_head(served: &Served) -> Vec<u8> {
+    let mut head = b"{".to_vec();
+    if served.is_custom() {
+        write_kind(&mut head, served);
+    }
+    head.extend_from_slice(REVISION);
+    head
+}
+
+/// Writes a stored object as an item of a list.
+pub fn write_item(out: &mut Vec<u8>, head: &[u8], entry: &Entry) {
+    out.extend_from_slice(head);
+    write_body(out, entry, entry.mod_revision);
 }
 
 /// How many bytes [`write_item`] writes.
-pub fn item_length(entry: &Entry) -> usize {
+pub fn item_length(head: &[u8], entry: &Entry) -> usize {
     let digits = entry.mod_revision.checked_ilog10().unwrap_or(0) as usize + 1;
-    ITEM_HEAD.len() + digits + REVISION_END.len() + entry.value.len()
+    head.len() + digits + REVISION_END.len() + entry.value.len()
 }
 
 /// Writes a stored object with apiVersion and kind, as of `revision`.
 pub fn write_object(out: &mut Vec<u8>, served: &Served, entry: &Entry, revision: u64) {
-    out.extend_from_slice(b"{\"kind\":\"");
-    out.extend_from_slice(served.kind().as_bytes());
-    out.extend_from_slice(b"\",\"apiVersion\":\"");
-    out.extend_from_slice(served.api_version().as_bytes());
-    write_body(out, b"\",\"metadata\":{\"resourceVersion\":\"", entry, revision);
+    out.push(b'{');
+    write_kind(out, served);
+    if !served.is_custom() {
+        out.extend_from_slice(b"\"apiVersion\":\"");
+        out.extend_from_slice(served.api_version().as_bytes());
+        out.extend_from_slice(b"\",");
+    }
+    out.extend_from_slice(REVISION);
+    write_body(out, entry, revision);
 }
 
-fn write_body(out: &mut Vec<u8>, head: &[u8], entry: &Entry, revision: u64) {
-    out.extend_from_slice(head);
+fn write_kind(out: &mut Vec<u8>, served: &Served) {
+    out.extend_from_slice(b"\"kind\":\"");
+    out.extend_from_slice(served.kind().as_bytes());
+    out.extend_from_slice(b"\",");
+}
+
+fn write_body(out: &mut Vec<u8>, entry: &Entry, revision: u64) {
     // Into a Vec this cannot fail.
     _ = write!(out, "{revision}");
     out.extend_from_slice(REVISION_END);

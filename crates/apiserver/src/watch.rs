@@ -267,7 +267,7 @@ impl Watching {
     ) -> Result<(), ApiError> {
         if self.selection.is_everything()
             && (self.format, self.view) == (Format::Json, View::Object)
-            && !self.served.converts()
+            && current.or(previous).is_some_and(|entry| self.served.is_plain(entry.mod_revision))
         {
             let (kind, entry) = match (previous, current) {
                 (None, Some(entry)) => ("ADDED", entry),

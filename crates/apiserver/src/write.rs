@@ -398,6 +398,7 @@ impl ApiServer {
                 name => served.validate_part(name, &object, &current),
             };
             judge(served, &request.name, &errors)?;
+            managers::keep_times(&mut object, &current);
             let same = stored::same(&object, &current);
             let claims = request.subresource.is_empty() && !same && !question.dry_run;
             let claimed = if claims { self.claim(served, &mut object)? } else { None };

@@ -34,6 +34,16 @@ fn answer(request: &Request<Bytes>) -> Response<Full<Bytes>> {
             "kind": "Pie", "apiVersion": "pies.example.com/v1", "metadata": {"name": "a"},
             "user": header("x-remote-user"), "groups": header("x-remote-group"), "credentials": header("authorization"),
         }),
+        "/openapi/v2" => json!({
+            "swagger": "2.0",
+            "paths": {"/apis/pies.example.com/v1/namespaces/{namespace}/pies": {"get": {"responses": {"200": {
+                "description": "OK", "schema": {"$ref": "#/definitions/com.example.pies.v1.Pie"}}}}}, "/healthz": {}},
+            "definitions": {
+                "com.example.pies.v1.Pie": {"type": "object", "properties": {
+                    "metadata": {"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}}},
+                "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta": {"type": "object", "description": "Of a pie."},
+            },
+        }),
         _ => {
             let mut refused = Response::new(Full::new(Bytes::from_static(b"404 page not found\n")));
             *refused.status_mut() = StatusCode::NOT_FOUND;
@@ -84,6 +94,14 @@ async fn requests_are_passed_on_with_the_user_in_headers() {
     let all = cluster.raw("GET", "/apis", &[("accept", accept)], "").await.ok();
     let group = all["items"].as_array().expect("items").iter().find(|g| g["metadata"]["name"] == "pies.example.com");
     assert_eq!(group.expect("the group")["versions"][0]["resources"][0]["singularResource"], "pie");
+    let document = cluster.get("/openapi/v2").await.ok();
+    assert!(document["paths"]["/apis/pies.example.com/v1/namespaces/{namespace}/pies"]["get"].is_object());
+    assert!(document["paths"]["/apis/apps/v1/deployments"].is_object() && document["paths"]["/healthz"].is_null());
+    let (definitions, meta) = (&document["definitions"], "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    let of_pies = &definitions["com.example.pies.v1.Pie"]["properties"]["metadata"]["$ref"];
+    assert_eq!(*of_pies, format!("#/definitions/{meta}_v2"));
+    assert_eq!(definitions[format!("{meta}_v2")]["description"], "Of a pie.");
+    assert!(definitions[meta]["properties"]["ownerReferences"].is_object());
     let headers = [("x-remote-user", "somebody-else"), ("authorization", "Basic secret")];
     let pie = cluster.raw("GET", "/apis/pies.example.com/v1/namespaces/default/pies/a", &headers, "").await.ok();
     assert_eq!(pie["user"], json!(["admin"]));

@@ -232,3 +232,54 @@ async fn objects_keep_to_the_rules_of_their_definition() {
     changed["spec"]["size"] = json!(5);
     cluster.put(&format!("{WIDGETS}/w"), changed).await.ok();
 }
+
+/// A definition whose objects lie in the store as they are served.
+fn plain_definition() -> Value {
+    let mut plain = definition();
+    let versions = plain["spec"]["versions"].as_array_mut().expect("versions");
+    versions.truncate(1);
+    plain
+}
+
+#[tokio::test]
+async fn lists_and_watches_of_custom_objects_show_what_reads_of_each_show() {
+    let cluster = Cluster::start().await;
+    cluster.post(CRDS, plain_definition()).await.ok();
+    cluster.post(WIDGETS, widget("old")).await.ok();
+    let shown = async |what: &str| {
+        let list = cluster.get(WIDGETS).await;
+        let items = list.ok()["items"].as_array().expect("items").clone();
+        // Once for the list, and for each item and its one manager: no key is there twice.
+        assert_eq!(list.text().matches("\"apiVersion\"").count(), 1 + 2 * items.len(), "{what}: {}", list.text());
+        for item in &items {
+            let name = item["metadata"]["name"].as_str().expect("a name");
+            assert_eq!(*item, cluster.get(&format!("{WIDGETS}/{name}")).await.ok(), "{what}");
+            assert_eq!((&item["apiVersion"], &item["kind"]), (&json!("example.com/v1"), &json!("Widget")));
+        }
+        items
+    };
+    let items = shown("objects of the first schema").await;
+    assert_eq!(items[0]["spec"], json!({"mode": "a", "size": 3}));
+
+    // Another schema takes a field from older objects and gives them one.
+    let mut changed = cluster.get(&format!("{CRDS}/widgets.example.com")).await.ok();
+    let spec = &mut changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["properties"] = json!({"mode": {"type": "string", "default": "a"}, "odd": {"type": "integer", "default": 7}});
+    changed["spec"]["versions"][0]["selectableFields"] = Value::Null;
+    cluster.put(&format!("{CRDS}/widgets.example.com"), changed).await.ok();
+    cluster.post(WIDGETS, widget("new")).await.ok();
+    let items = shown("an older and a newer object").await;
+    let specs: Vec<&Value> = items.iter().map(|item| &item["spec"]).collect();
+    assert_eq!(specs, [&json!({"mode": "a", "odd": 1}), &json!({"mode": "a", "odd": 7})]);
+    cluster.delete(&format!("{WIDGETS}/old")).await.ok();
+    assert_eq!(shown("the newer one alone").await[0]["spec"], json!({"mode": "a", "odd": 1}));
+
+    // Where something can be written in another form, nothing is taken as it is.
+    cluster.delete(&format!("{CRDS}/widgets.example.com")).await.ok();
+    cluster.until("the definition is gone", || cluster.store.count("customresourcedefinitions/") == 0).await;
+    cluster.post(CRDS, definition()).await.ok();
+    let beta =
+        json!({"apiVersion": "example.com/v1beta1", "kind": "Widget", "metadata": {"name": "b"}, "spec": {"any": 1}});
+    cluster.post(&WIDGETS.replace("/v1/", "/v1beta1/"), beta).await.ok();
+    assert_eq!(shown("an object of another version").await[0]["spec"], json!({"size": 3}));
+}

@@ -36,12 +36,14 @@ mod scheduling;
 mod storage;
 mod storagemigration;
 pub mod typed;
+mod violations;
 pub mod volumes;
 mod walk;
 
 pub use certificates::signing_request::{Requested, issued_until, requested};
 pub use claim::{Claim, Pool};
 pub use k8s_openapi as k8s;
+pub use violations::field_error;
 
 use object_model::FieldError;
 use serde_json::Value;

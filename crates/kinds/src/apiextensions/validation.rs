@@ -8,7 +8,9 @@ use schema::structural::{self, Problem, ProblemKind};
 use serde_json::Value;
 
 use super::custom_resource_definition::{APPROVED, is_protected, version_problems};
-use crate::{cel, walk};
+use crate::cel::{self, Rules};
+use crate::violations::field_error_below;
+use crate::walk;
 
 /// Fields of a version that field selectors may name, at most (upstream's number).
 const MAX_SELECTABLE: usize = 8;
@@ -148,8 +150,18 @@ fn validate_versions(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPat
         let why = "must have exactly one version marked as storage version";
         errors.push(FieldError::invalid(path, listed.join(","), why));
     }
+    // What all versions have in common is said of the definition as a whole.
+    let shared = |field: &str| versions.iter().all(|version| version[field] == versions[0][field]);
+    let [schema, subresources, columns, selectable] =
+        ["schema", "subresources", "additionalPrinterColumns", "selectableFields"].map(shared);
     for (index, version) in versions.iter().enumerate() {
+        let spec = FieldPath::new("spec");
         let path = path.index(index);
+        let place = |shared: bool, field: &str| match shared {
+            false => Some(path.child(field)),
+            // Once is enough.
+            true => (index == 0).then(|| spec.child(field)),
+        };
         let name = walk::text(version, "name").unwrap_or_default();
         errors
             .extend(version_problems(name).into_iter().map(|why| FieldError::invalid(&path.child("name"), name, why)));
@@ -158,65 +170,84 @@ fn validate_versions(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPat
             let given = version["deprecationWarning"].clone();
             errors.push(FieldError::invalid(&path.child("deprecationWarning"), given, why));
         }
-        validate_schema(errors, version, &path);
-        validate_subresources(errors, &version["subresources"], &path.child("subresources"));
-        validate_columns(errors, version, &path.child("additionalPrinterColumns"));
-        validate_selectable(errors, version, &path.child("selectableFields"));
+        if !version["schema"]["openAPIV3Schema"].is_object() {
+            let path = path.child("schema").child("openAPIV3Schema");
+            errors.push(FieldError::required(&path, "schemas are required"));
+        } else if let Some(path) = place(schema, if schema { "validation" } else { "schema" }) {
+            validate_schema(errors, version, &path.child("openAPIV3Schema"));
+        }
+        if let Some(path) = place(subresources, "subresources") {
+            validate_subresources(errors, &version["subresources"], &path);
+        }
+        if let Some(path) = place(columns, "additionalPrinterColumns") {
+            validate_columns(errors, version, &path);
+        }
+        if let Some(path) = place(selectable, "selectableFields") {
+            validate_selectable(errors, version, &path);
+        }
     }
 }
 
 fn validate_schema(errors: &mut Vec<FieldError>, version: &Value, path: &FieldPath) {
-    let path = path.child("schema").child("openAPIV3Schema");
     let schema = &version["schema"]["openAPIV3Schema"];
-    if !schema.is_object() {
-        errors.push(FieldError::required(&path, "schemas are required"));
-        return;
-    }
     let problems = structural::problems(schema);
     let sound = problems.is_empty();
-    errors.extend(problems.into_iter().map(|problem| structural_error(problem, &path)));
+    errors.extend(problems.into_iter().map(|problem| structural_error(problem, path)));
     if sound {
-        validate_defaults(errors, schema, &Structural::of(schema), &path);
-        errors.extend(cel::compile(schema, &path).1);
+        let (rules, mistakes) = cel::compile(schema, path);
+        errors.extend(mistakes);
+        let mut defaults = Defaults { errors, budget: cel::RUNTIME_BUDGET };
+        defaults.judge(schema, &Structural::of(schema), rules.root(), path);
     }
 }
 
 fn structural_error(problem: Problem, path: &FieldPath) -> FieldError {
     let at = path.child(&problem.path);
+    let elsewhere = problem.elsewhere.map(|elsewhere| path.child(&elsewhere).to_string()).unwrap_or_default();
+    let detail = problem.detail + &elsewhere;
     match problem.kind {
-        ProblemKind::Required => FieldError::required(&at, problem.detail),
-        ProblemKind::Forbidden => FieldError::forbidden(&at, problem.detail),
-        ProblemKind::Invalid => FieldError::invalid(&at, problem.value, problem.detail),
+        ProblemKind::Required => FieldError::required(&at, detail),
+        ProblemKind::Forbidden => FieldError::forbidden(&at, detail),
+        ProblemKind::Invalid => FieldError::invalid(&at, problem.value, detail),
         ProblemKind::NotSupported => FieldError::not_supported(&at, problem.value, problem.supported),
     }
 }
 
-/// Defaults fit the schema that they stand in, and hold nothing that would be pruned.
-fn validate_defaults(errors: &mut Vec<FieldError>, schema: &Value, structure: &Structural, path: &FieldPath) {
-    if let Some(default) = &structure.default {
-        let at = path.child("default");
-        // The rules for objects are those of a field, so the default is judged as one.
-        let whole = serde_json::json!({"v": default});
-        let holder = Structural::of(&serde_json::json!({"type": "object", "properties": {"v": schema}}));
-        let mut pruned = whole.clone();
-        let unknown = holder.prune(&mut pruned);
-        if pruned != whole {
-            let why = format!("must not have unspecified fields: {}", unknown.join(", "));
-            errors.push(FieldError::invalid(&at, default.clone(), why));
+/// Judges the defaults of a schema, and counts what its rules may still cost.
+struct Defaults<'e> {
+    errors: &'e mut Vec<FieldError>,
+    budget: u64,
+}
+
+impl Defaults<'_> {
+    /// Defaults hold nothing that would be pruned, and fit the schema that they stand in and its rules. What is missing in
+    /// one is not filled in before it is judged.
+    fn judge(&mut self, schema: &Value, structure: &Structural, rules: Rules<'_>, path: &FieldPath) {
+        if let Some(default) = &structure.default {
+            let at = path.child("default");
+            // A schema says of its fields what they are to be, so the default is judged as one.
+            let whole = serde_json::json!({"default": default});
+            let holder = Structural::of(&serde_json::json!({"type": "object", "properties": {"default": schema}}));
+            let mut pruned = whole.clone();
+            holder.prune(&mut pruned);
+            if pruned != whole {
+                self.errors.push(FieldError::invalid(&at, default.clone(), "must not have unknown fields"));
+            }
+            let violations = holder.validate(&whole);
+            if violations.is_empty() {
+                self.errors.extend(rules.of_default(&at, default, &mut self.budget));
+            }
+            self.errors.extend(violations.into_iter().map(|violation| field_error_below(path, violation)));
         }
-        let mut complete = whole;
-        holder.default(&mut complete);
-        for violation in holder.validate(&complete) {
-            let why = if violation.detail.is_empty() { format!("{:?}", violation.kind) } else { violation.detail };
-            errors.push(FieldError::invalid(&at, default.clone(), why));
+        for (name, inner) in &structure.properties {
+            let path = path.child("properties").key(name);
+            self.judge(&schema["properties"][name], inner, rules.property(name), &path);
         }
-    }
-    for (name, inner) in &structure.properties {
-        validate_defaults(errors, &schema["properties"][name], inner, &path.child(&format!("properties[{name}]")));
-    }
-    for (field, inner) in [("items", &structure.items), ("additionalProperties", &structure.values)] {
-        if let Some(inner) = inner {
-            validate_defaults(errors, &schema[field], inner, &path.child(field));
+        if let Some(inner) = &structure.items {
+            self.judge(&schema["items"], inner, rules.items(), &path.child("items"));
+        }
+        if let Some(inner) = &structure.values {
+            self.judge(&schema["additionalProperties"], inner, rules.values(), &path.child("additionalProperties"));
         }
     }
 }

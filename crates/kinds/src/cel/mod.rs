@@ -12,6 +12,7 @@ pub use conditions::{compiled_conditions, device_selector, match_conditions};
 pub use policies::{Expression, Mutation, Policy, Validation, policy};
 pub use schema_rules::{CompiledRules, compile};
 pub use type_check::{Checked, type_of_schema, type_of_table, warnings};
+pub use validate::Rules;
 
 use std::fmt;
 

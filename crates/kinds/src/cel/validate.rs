@@ -24,10 +24,50 @@ impl CompiledRules {
     /// What is wrong with an object, or with its change. Rules that hold of an unchanged part already are not asked again.
     /// What the evaluations cost is taken from the budget.
     pub fn validate(&self, object: &Value, old: Option<&Value>, budget: &mut u64) -> Vec<FieldError> {
-        let mut walk = Walk { errors: Vec::new(), budget };
+        let mut walk = Walk { errors: Vec::new(), ratchets: true, budget };
         if let Some(root) = &self.root {
             // Stopping early has left an error that says so.
             let _ = walk.node(root, &FieldPath::default(), object, Old { value: old, unchanged: false, same: old });
+        }
+        walk.errors
+    }
+
+    /// The rules at the root of the schema and below it.
+    pub fn root(&self) -> Rules<'_> {
+        Rules(self.root.as_deref())
+    }
+}
+
+/// The rules at one place of a schema and below it.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'r>(Option<&'r Node>);
+
+impl<'r> Rules<'r> {
+    /// Those of a field.
+    #[must_use]
+    pub fn property(self, name: &str) -> Self {
+        Self(self.0.and_then(|node| node.properties.get(name)))
+    }
+
+    /// Those of the elements of a list.
+    #[must_use]
+    pub fn items(self) -> Self {
+        Self(self.0.and_then(|node: &'r Node| node.items.as_deref()))
+    }
+
+    /// Those of the values of a map.
+    #[must_use]
+    pub fn values(self) -> Self {
+        Self(self.0.and_then(|node: &'r Node| node.additional.as_deref()))
+    }
+
+    /// What is wrong with the default of this place, which is at `path`. For rules about changes it is the old value as
+    /// well.
+    pub fn of_default(self, path: &FieldPath, default: &Value, budget: &mut u64) -> Vec<FieldError> {
+        let mut walk = Walk { errors: Vec::new(), ratchets: false, budget };
+        if let Some(node) = self.0 {
+            // Stopping early has left an error that says so.
+            let _ = walk.node(node, path, default, Old { value: Some(default), same: None, unchanged: false });
         }
         walk.errors
     }
@@ -46,6 +86,8 @@ struct Old<'a> {
 
 struct Walk<'b> {
     errors: Vec<FieldError>,
+    /// Whether rules are not asked again of what is unchanged.
+    ratchets: bool,
     budget: &'b mut u64,
 }
 
@@ -55,7 +97,7 @@ impl Walk<'_> {
         if value.is_null() {
             return ControlFlow::Continue(());
         }
-        let unchanged = old.unchanged || old.same == Some(value);
+        let unchanged = self.ratchets && (old.unchanged || old.same == Some(value));
         let old = Old { value: old.value.filter(|old| !old.is_null()), unchanged, ..old };
         self.rules(node, path, value, old)?;
         match value {

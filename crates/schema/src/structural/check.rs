@@ -26,6 +26,8 @@ pub struct Problem {
     pub value: Value,
     /// Why.
     pub detail: String,
+    /// Another path below the schema, with which the detail ends.
+    pub elsewhere: Option<String>,
     /// What would be known.
     pub supported: &'static [&'static str],
 }
@@ -47,8 +49,22 @@ pub fn problems(schema: &Value) -> Vec<Problem> {
     if schema["nullable"] == true {
         check.push(ProblemKind::Forbidden, "nullable", true.into(), "nullable cannot be true at the root");
     }
-    check.node(schema, "", Level::Root, 0);
+    check.node(schema, "", Level::Root, 0, Unions::All);
+    check.complete(schema, Some(schema), "", "", 0);
     check.found
+}
+
+/// Which members of a union are looked at: those that say "a number or a text" may name types.
+#[derive(Clone, Copy, PartialEq)]
+enum Unions {
+    All,
+    NotAnyOf,
+    NotAnyOfOfFirstAllOf,
+}
+
+/// Whether a union says that a value is a number or a text, in the only words for it.
+fn is_int_or_string(union: &Value) -> bool {
+    *union == serde_json::json!([{"type": "integer"}, {"type": "string"}])
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -70,7 +86,10 @@ fn below(path: &str, name: &str) -> String {
 
 fn is_set(schema: &Value, field: &str) -> bool {
     match &schema[field] {
-        Value::Null | Value::Bool(false) => false,
+        // Any default is one.
+        Value::Null => false,
+        _ if field == "default" => true,
+        Value::Bool(false) => false,
         Value::String(text) => !text.is_empty(),
         Value::Array(list) => !list.is_empty(),
         Value::Object(map) => !map.is_empty() || matches!(field, "items" | "additionalProperties"),
@@ -80,7 +99,8 @@ fn is_set(schema: &Value, field: &str) -> bool {
 
 impl Check {
     fn push(&mut self, kind: ProblemKind, path: &str, value: Value, detail: &str) {
-        self.found.push(Problem { kind, path: path.to_owned(), value, detail: detail.to_owned(), supported: &[] });
+        let (path, detail) = (path.to_owned(), detail.to_owned());
+        self.found.push(Problem { kind, path, value, detail, elsewhere: None, supported: &[] });
     }
 
     fn forbid(&mut self, schema: &Value, path: &str, field: &str, detail: &str) {
@@ -89,7 +109,7 @@ impl Check {
         }
     }
 
-    fn node(&mut self, schema: &Value, path: &str, level: Level, depth: usize) {
+    fn node(&mut self, schema: &Value, path: &str, level: Level, depth: usize, unions: Unions) {
         if depth > MAX_DEPTH {
             let detail = format!("must not be nested deeper than {MAX_DEPTH} levels");
             self.push(ProblemKind::Forbidden, path, Value::Null, &detail);
@@ -112,7 +132,7 @@ impl Check {
         for (name, property) in properties.into_iter().flatten() {
             let path = below(path, &format!("properties[{name}]"));
             let level = if level == Level::Value { level } else { Level::Field };
-            self.node(property, &path, level, depth + 1);
+            self.structured(property, &path, level, depth + 1);
         }
         if schema["items"].is_array() {
             let detail = "items must be a schema object and not an array";
@@ -120,15 +140,20 @@ impl Check {
         }
         for field in ["items", "additionalProperties"].iter().filter(|field| schema[**field].is_object()) {
             let level = if level == Level::Value { level } else { Level::Item };
-            self.node(&schema[*field], &below(path, field), level, depth + 1);
+            self.structured(&schema[*field], &below(path, field), level, depth + 1);
         }
         for field in ["allOf", "anyOf", "oneOf"] {
+            if field == "anyOf" && unions == Unions::NotAnyOf {
+                continue;
+            }
             for (index, member) in schema[field].as_array().into_iter().flatten().enumerate() {
-                self.node(member, &below(path, &format!("{field}[{index}]")), Level::Value, depth + 1);
+                let first = field == "allOf" && index == 0 && unions == Unions::NotAnyOfOfFirstAllOf;
+                let unions = if first { Unions::NotAnyOf } else { Unions::All };
+                self.node(member, &below(path, &format!("{field}[{index}]")), Level::Value, depth + 1, unions);
             }
         }
         if schema["not"].is_object() {
-            self.node(&schema["not"], &below(path, "not"), Level::Value, depth + 1);
+            self.node(&schema["not"], &below(path, "not"), Level::Value, depth + 1, Unions::All);
         }
         if let Some(pattern) = schema["pattern"].as_str()
             && let Err(error) = regex::RegexBuilder::new(pattern).size_limit(1 << 20).build()
@@ -136,6 +161,58 @@ impl Check {
             let why = error.to_string();
             let why = format!("must be a valid regular expression, but isn't: {}", why.lines().last().unwrap_or(&why));
             self.push(ProblemKind::Invalid, &below(path, "pattern"), pattern.into(), &why);
+        }
+    }
+
+    /// A field, or what is in a list or map.
+    fn structured(&mut self, schema: &Value, path: &str, level: Level, depth: usize) {
+        let unions = match level {
+            Level::Value => Unions::All,
+            _ if is_int_or_string(&schema["anyOf"]) => Unions::NotAnyOf,
+            _ if is_int_or_string(&schema["allOf"][0]["anyOf"]) => Unions::NotAnyOfOfFirstAllOf,
+            _ => Unions::All,
+        };
+        self.node(schema, path, level, depth, unions);
+    }
+
+    /// What unions say of fields and elements is only heard where the structure has them. `structure` is what the schema
+    /// has at `at`, `path` is where the union speaks of it.
+    fn complete(&mut self, union: &Value, structure: Option<&Value>, at: &str, path: &str, depth: usize) {
+        // Deeper ones have been refused for it.
+        if depth > MAX_DEPTH {
+            return;
+        }
+        for field in ["allOf", "anyOf", "oneOf"] {
+            for (index, member) in union[field].as_array().into_iter().flatten().enumerate() {
+                self.said(member, structure, at, &below(path, &format!("{field}[{index}]")), depth + 1);
+            }
+        }
+        if union["not"].is_object() {
+            self.said(&union["not"], structure, at, &below(path, "not"), depth + 1);
+        }
+    }
+
+    fn said(&mut self, member: &Value, structure: Option<&Value>, at: &str, path: &str, depth: usize) {
+        let Some(structure) = structure else {
+            self.found.push(Problem {
+                kind: ProblemKind::Required,
+                path: at.to_owned(),
+                value: Value::Null,
+                detail: "because it is defined in ".to_owned(),
+                elsewhere: Some(path.to_owned()),
+                supported: &[],
+            });
+            return;
+        };
+        self.complete(member, Some(structure), at, path, depth);
+        if member["items"].is_object() {
+            let items = structure.get("items").filter(|items| items.is_object());
+            self.said(&member["items"], items, &below(at, "items"), &below(path, "items"), depth + 1);
+        }
+        for (name, property) in member["properties"].as_object().into_iter().flatten() {
+            let name_at = format!("properties[{name}]");
+            let known = structure["properties"].get(name);
+            self.said(property, known, &below(at, &name_at), &below(path, &name_at), depth + 1);
         }
     }
 
@@ -150,6 +227,7 @@ impl Check {
                 path: at.clone(),
                 value: ty.into(),
                 detail: String::new(),
+                elsewhere: None,
                 supported: TYPES,
             });
         }
@@ -241,6 +319,7 @@ impl Check {
                     path: list_at,
                     value: other.into(),
                     detail: String::new(),
+                    elsewhere: None,
                     supported: &["atomic", "set", "map"],
                 }),
             }
@@ -256,6 +335,7 @@ impl Check {
                 path: below(path, "x-kubernetes-map-type"),
                 value: map.into(),
                 detail: String::new(),
+                elsewhere: None,
                 supported: &["atomic", "granular"],
             });
         }
@@ -277,20 +357,30 @@ impl Check {
     }
 
     fn value_only(&mut self, schema: &Value, path: &str) {
-        let either = schema["type"].is_string() && path.contains("anyOf");
-        for field in ["description", "default", "nullable", "title", "additionalProperties"] {
+        for field in ["type", "title", "description"] {
             self.forbid(schema, path, field, "must be empty to be structural");
         }
-        if !either {
-            self.forbid(schema, path, "type", "must be empty to be structural");
+        for field in ["additionalProperties", "default"] {
+            self.forbid(schema, path, field, "must be undefined to be structural");
         }
-        for field in
-            ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource", "x-kubernetes-int-or-string"]
-        {
+        for field in [
+            "nullable",
+            "x-kubernetes-preserve-unknown-fields",
+            "x-kubernetes-embedded-resource",
+            "x-kubernetes-int-or-string",
+        ] {
             self.forbid(schema, path, field, "must be false to be structural");
         }
-        for field in ["x-kubernetes-list-map-keys", "x-kubernetes-list-type", "x-kubernetes-map-type"] {
+        for field in ["x-kubernetes-list-type", "x-kubernetes-map-type"] {
             self.forbid(schema, path, field, "must be undefined to be structural");
+        }
+        // Rules stand beside the structure alone: not even `allOf` may hold any.
+        for field in ["x-kubernetes-list-map-keys", "x-kubernetes-validations"] {
+            self.forbid(schema, path, field, "must be empty to be structural");
+        }
+        if schema["properties"].get("metadata").is_some() {
+            let at = below(path, "properties[metadata]");
+            self.push(ProblemKind::Forbidden, &at, Value::Null, "must not be specified in a nested context");
         }
     }
 }
@@ -301,8 +391,13 @@ mod tests {
 
     use super::*;
 
+    fn said_of(problem: &Problem) -> String {
+        let elsewhere = problem.elsewhere.as_deref().unwrap_or_default();
+        format!("{:?} {}: {}{elsewhere}", problem.kind, problem.path, problem.detail)
+    }
+
     fn said(schema: Value) -> Vec<String> {
-        problems(&schema).iter().map(|p| format!("{:?} {}: {}", p.kind, p.path, p.detail)).collect()
+        problems(&schema).iter().map(said_of).collect()
     }
 
     #[test]
@@ -329,5 +424,65 @@ mod tests {
             said(json!({"type": "object", "properties": {"p": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]}}}))
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn rules_and_types_stand_beside_the_structure_and_not_in_unions() {
+        let rule = json!([{"rule": "true"}]);
+        let with = |unions: Value| {
+            let mut schema = json!({"type": "object", "properties": {"a": {"type": "string"}}});
+            schema.as_object_mut().expect("object").extend(unions.as_object().cloned().expect("object"));
+            said(schema)
+        };
+        for path in ["allOf[0]", "anyOf[0]", "oneOf[0]", "not"] {
+            let member = json!({"properties": {"a": {"x-kubernetes-validations": rule.clone(), "default": false}}});
+            let unions = match path.strip_suffix("[0]") {
+                Some(field) => json!({field: [member]}),
+                None => json!({path: member}),
+            };
+            assert_eq!(
+                with(unions),
+                [
+                    format!("Forbidden {path}.properties[a].default: must be undefined to be structural"),
+                    format!("Forbidden {path}.properties[a].x-kubernetes-validations: must be empty to be structural"),
+                ]
+            );
+        }
+        assert_eq!(
+            with(json!({"anyOf": [{"type": "object", "nullable": true}], "not": {"properties": {"metadata": {}}}})),
+            [
+                "Forbidden anyOf[0].type: must be empty to be structural",
+                "Forbidden anyOf[0].nullable: must be false to be structural",
+                "Forbidden not.properties[metadata]: must not be specified in a nested context",
+                "Required properties[metadata]: because it is defined in not.properties[metadata]",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_union_speaks_of_is_in_the_structure() {
+        let schema = |member: Value| {
+            let properties =
+                json!({"a": {"type": "array", "items": {"type": "object", "properties": {"b": {"type": "string"}}}}});
+            json!({"type": "object", "properties": properties, "oneOf": [{"allOf": [member]}]})
+        };
+        let fits = json!({"properties": {"a": {"items": {"properties": {"b": {"maxLength": 3}}, "required": ["b"]}}}});
+        assert!(said(schema(fits)).is_empty());
+        assert_eq!(
+            said(schema(json!({"properties": {"a": {"items": {"items": {}, "properties": {"c": {}}}}}, "items": {}}))),
+            [
+                "Required items: because it is defined in oneOf[0].allOf[0].items",
+                "Required properties[a].items.items: because it is defined in oneOf[0].allOf[0].properties[a].items.items",
+                "Required properties[a].items.properties[c]: because it is defined in \
+                 oneOf[0].allOf[0].properties[a].items.properties[c]",
+            ]
+        );
+        // Two forms may name types: they say that a value is a number or a text.
+        let either = json!([{"type": "integer"}, {"type": "string"}]);
+        let field = |field: Value| said(json!({"type": "object", "properties": {"p": field}}));
+        assert!(field(json!({"x-kubernetes-int-or-string": true, "anyOf": either.clone()})).is_empty());
+        let all = json!([{"anyOf": either.clone()}, {"pattern": "a"}]);
+        assert!(field(json!({"x-kubernetes-int-or-string": true, "allOf": all})).is_empty());
+        assert_eq!(field(json!({"x-kubernetes-int-or-string": true, "oneOf": either})).len(), 2);
     }
 }
