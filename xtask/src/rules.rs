@@ -62,6 +62,7 @@ const KIND_NAMES: &[(&str, &str, &str)] = &[
     ),
     ("crates/apiserver/src/proxy.rs", "*", "what a pod, a service or a node serves is at an address of its own"),
     ("crates/apiserver/src/fairness.rs", "namespaces", "a field of the rules of flow schemas is called so"),
+    ("crates/apiserver/src/metrics.rs", "events", "what a watch sends is called so; the kind is not meant"),
     ("crates/apiserver/src/health.rs", "roles", "a health check of upstream's is called after the first roles"),
     ("crates/apiserver/src/streams.rs", "nodes", "logs and exec go to the address that the pod's node tells"),
 ];
