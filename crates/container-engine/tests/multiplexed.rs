@@ -124,6 +124,9 @@ fn a_command_has_a_stream_for_each_thing() {
         let mut client = Client::new(socket);
         let kinds = ["error", "stdin", "stdout", "stderr"];
         client.send(kinds.iter().zip([1, 3, 5, 7]).map(|(kind, id)| open(id, &[("streamtype", kind)]))).await;
+        // The input does not end from this side before the command does: clients would send no more.
+        let early = tokio::time::timeout(std::time::Duration::from_millis(300), client.collect(1)).await;
+        assert!(early.is_err(), "{early:?}");
         client.send([data(3, "hel", false), data(3, "lo", true)]).await;
         let heard = client.collect(4).await;
         assert_eq!((heard[&5].as_str(), heard[&7].as_str()), ("hello", "bad\n"));
@@ -150,7 +153,8 @@ fn a_command_has_a_stream_for_each_thing() {
                 None => assert_ne!(client.io.read_buf(client.decoder.buffer()).await.unwrap(), 0, "{out}"),
             }
         }
-        let heard = client.collect(2).await;
+        // The stream for the size has ended before.
+        let heard = client.collect(3).await;
         assert_eq!(heard.get(&1).map(String::as_str), Some(""));
 
         let (_, head) = upgrade(&exec("true", false).await, "v9.channel.k8s.io").await;

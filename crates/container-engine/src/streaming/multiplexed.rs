@@ -93,8 +93,14 @@ where
         };
         let (tell, said) = mpsc::channel(16);
         let (hear, heard) = mpsc::channel(16);
-        let (stdin, resize) = (found.remove(&STDIN), found.remove(&RESIZE));
-        let writers = found.into_iter().map(|(channel, stream)| (channel, stream.writer)).collect();
+        let resize = found.remove(&RESIZE);
+        let (writers, mut readers): (HashMap<u8, Writer>, HashMap<u8, Reader>) = found
+            .into_iter()
+            .map(|(channel, Stream { reader, writer, .. })| ((channel, writer), (channel, reader)))
+            .unzip();
+        // Nothing is said on that one, and yet it ends with the process: a client that sees it end takes that for the end of
+        // the process's interest, and sends no more.
+        let stdin = readers.remove(&STDIN);
         let mut inward = Box::pin(listen(&mut streams, stdin, resize, tell));
         let work = async { tokio::join!(process::run(engine, work, said, hear), speak(heard, writers, errors)) };
         let mut work = std::pin::pin!(work);
@@ -114,14 +120,15 @@ where
 }
 
 /// Passes on what the client says, until it leaves.
-async fn listen(streams: &mut Streams, stdin: Option<Stream>, mut resize: Option<Stream>, tell: mpsc::Sender<Said>) {
+async fn listen(streams: &mut Streams, stdin: Option<Reader>, mut resize: Option<Stream>, tell: mpsc::Sender<Said>) {
     let mut listening: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
     if let Some(stdin) = stdin {
         listening.push(Box::pin(pass(stdin, tell.clone(), Said::Input, Some(Said::InputEnds))));
     }
     loop {
-        if let Some(resize) = resize.take() {
-            listening.push(Box::pin(pass(resize, tell.clone(), Said::Size, None)));
+        if let Some(Stream { reader, writer, .. }) = resize.take() {
+            writer.finish().await;
+            listening.push(Box::pin(pass(reader, tell.clone(), Said::Size, None)));
         }
         tokio::select! {
             Some(()) = listening.next(), if !listening.is_empty() => {}
@@ -134,10 +141,8 @@ async fn listen(streams: &mut Streams, stdin: Option<Stream>, mut resize: Option
     }
 }
 
-/// Passes on what comes on one stream, on which nothing is said back.
-async fn pass(stream: Stream, tell: mpsc::Sender<Said>, word: fn(Bytes) -> Said, end: Option<Said>) {
-    let Stream { mut reader, writer, .. } = stream;
-    writer.finish().await;
+/// Passes on what comes on one stream.
+async fn pass(mut reader: Reader, tell: mpsc::Sender<Said>, word: fn(Bytes) -> Said, end: Option<Said>) {
     while let Some(bytes) = reader.next().await {
         if tell.send(word(bytes)).await.is_err() {
             return;
