@@ -15,10 +15,6 @@ mod test;
 
 use clap::{Parser, Subcommand};
 
-/// That of the server: what makes the load must not be what is measured.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The repository's own commands.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_version_flag = true)]

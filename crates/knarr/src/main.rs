@@ -25,9 +25,6 @@ use tracing_subscriber::EnvFilter;
 
 use crate::options::{Command, ContainerCommand, NetworkCommand, Options, SystemCommand, VolumeCommand};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// How many calls into the kernel or to shims may block at a time.
 const BLOCKING_THREADS: usize = 32;
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(2);
