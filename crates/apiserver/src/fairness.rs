@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::ApiServer;
+use crate::custom::texts;
 use crate::definitions::stored_objects;
 use crate::request::ResourceRequest;
 use crate::served::Served;
@@ -89,10 +90,6 @@ struct ResourceRule {
     resources: Vec<String>,
     cluster: bool,
     namespaces: Vec<String>,
-}
-
-fn texts(value: &Value) -> Vec<String> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn text(value: &Value) -> String {

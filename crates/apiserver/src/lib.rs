@@ -208,12 +208,14 @@ impl ApiServer {
         };
         let begin = tokio::time::Instant::now();
         let under_way = asked.map(|request| self.metrics.begin(request.verb));
-        let verb = cx.method.as_str().to_ascii_lowercase();
         let seat = match asked {
             // What goes on for long would keep others out for as long; a watch is as good as answered when it begins.
             Some(request) if request.streams() => Ok(None),
             Some(request) => self.fairness.seat(&cx.user, &Asked::Resource(request)).await,
-            None => self.fairness.seat(&cx.user, &Asked::Path(&verb, &path)).await,
+            None => {
+                let verb = cx.method.as_str().to_ascii_lowercase();
+                self.fairness.seat(&cx.user, &Asked::Path(&verb, &path)).await
+            }
         };
         let answered = match &seat {
             Ok(_) => self.dispatch(&cx, &path, &target, request).await,

@@ -346,19 +346,22 @@ fn is_printable(c: char) -> bool {
 
 /// Takes back the times of a write that has changed nothing else: what came empty and is not kept, say.
 pub fn keep_times(object: &mut Value, current: &Value) {
-    let entries = |object: &Value| object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    fn entries(object: &Value) -> &[Value] {
+        object["metadata"]["managedFields"].as_array().map_or(&[], Vec::as_slice)
+    }
     let (new, old) = (entries(object), entries(current));
     let alike = |new: &Value, old: &Value| {
         let told = |entry: &Value| entry.as_object().map_or(0, |fields| fields.len());
         let fields = new.as_object().into_iter().flatten();
         told(new) == told(old) && fields.into_iter().all(|(field, value)| field == "time" || old[field] == *value)
     };
-    if new == old || new.len() != old.len() || !new.iter().zip(&old).all(|(new, old)| alike(new, old)) {
+    if new == old || new.len() != old.len() || !new.iter().zip(old).all(|(new, old)| alike(new, old)) {
         return;
     }
-    object["metadata"]["managedFields"] = old.into();
+    let old = current["metadata"]["managedFields"].clone();
+    let new = std::mem::replace(&mut object["metadata"]["managedFields"], old);
     if !stored::same(object, current) {
-        object["metadata"]["managedFields"] = new.into();
+        object["metadata"]["managedFields"] = new;
     }
 }
 

@@ -196,6 +196,23 @@ impl Page {
         let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
         let _ = writeln!(self.0, "{name}{labels} {value}");
     }
+
+    /// The rows of a histogram: its buckets, each with its bound, and the sum and the count of all.
+    fn histogram<'b, B: std::fmt::Display>(
+        &mut self,
+        name: &str,
+        labels: &str,
+        buckets: impl Iterator<Item = (&'b u64, B)>,
+        sum: impl std::fmt::Display,
+        count: u64,
+    ) {
+        for (bucket, bound) in buckets {
+            self.row(&format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), bucket);
+        }
+        self.row(&format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), count);
+        self.row(&format!("{name}_sum"), labels, sum);
+        self.row(&format!("{name}_count"), labels, count);
+    }
 }
 
 impl ApiServer {
@@ -295,12 +312,8 @@ impl ApiServer {
                 "group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
                 kind.group, kind.resource, kind.scope, kind.subresource, kind.verb, kind.version
             );
-            for (bucket, bound) in counts.sizes.iter().zip(BYTES) {
-                page.row(&format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), bucket);
-            }
-            page.row(&format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), counts.sized);
-            page.row(&format!("{name}_sum"), &labels, counts.bytes);
-            page.row(&format!("{name}_count"), &labels, counts.sized);
+            let sizes = counts.sizes.iter().zip(BYTES);
+            page.histogram(name, &labels, sizes, counts.bytes, counts.sized);
         }
         for name in ["apiserver_request_duration_seconds", "apiserver_request_sli_duration_seconds"] {
             page.head(name, "histogram", "How long answers took, in seconds, by verb, resource and scope.");
@@ -309,12 +322,8 @@ impl ApiServer {
                     "dry_run=\"\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
                     kind.group, kind.resource, kind.scope, kind.subresource, kind.verb, kind.version
                 );
-                for (bucket, bound) in counts.buckets.iter().zip(SECONDS) {
-                    page.row(&format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), bucket);
-                }
-                page.row(&format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), counts.count);
-                page.row(&format!("{name}_sum"), &labels, counts.seconds);
-                page.row(&format!("{name}_count"), &labels, counts.count);
+                let times = counts.buckets.iter().zip(SECONDS);
+                page.histogram(name, &labels, times, counts.seconds, counts.count);
             }
         }
     }

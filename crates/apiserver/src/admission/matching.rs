@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::question::{Operation, Question};
 use crate::ApiServer;
+use crate::custom::texts;
 use crate::served::Served;
 
 /// A question, and what is found out once for all who are asked.
@@ -177,9 +178,7 @@ fn rules(list: &Value) -> Vec<Rule> {
 
 impl Rule {
     fn of(rule: &Value) -> Self {
-        let texts = |field: &str| -> Vec<String> {
-            rule[field].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-        };
+        let texts = |field: &str| texts(&rule[field]);
         let resources = texts("resources").into_iter().map(|text| match text.split_once('/') {
             Some((resource, subresource)) => (resource.to_owned(), subresource.to_owned()),
             None => (text, String::new()),

@@ -10,6 +10,7 @@ use serde_json::Value;
 use store::Store;
 
 use crate::admission::matching::Matcher;
+use crate::custom::texts;
 use crate::served::Served;
 use crate::{ApiServer, stored};
 
@@ -116,13 +117,12 @@ impl Policy {
 impl Binding {
     fn of(object: &Value) -> Self {
         let spec = &object["spec"];
-        let actions = spec["validationActions"].as_array().into_iter().flatten();
         Self {
             name: meta::name(object).to_owned(),
             policy: spec["policyName"].as_str().unwrap_or_default().to_owned(),
             matcher: spec["matchResources"].is_object().then(|| Matcher::of_resources(&spec["matchResources"])),
             param_ref: spec["paramRef"].clone(),
-            actions: actions.filter_map(Value::as_str).map(str::to_owned).collect(),
+            actions: texts(&spec["validationActions"]),
         }
     }
 }
