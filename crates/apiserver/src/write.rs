@@ -169,13 +169,13 @@ impl ApiServer {
                 Include::Metadata,
             );
         }
+        check_place(request, &wanted)?;
         let given = meta::resource_version(&wanted).to_owned();
         if given.is_empty() && !missing && !served.unconditional_update {
             let path = FieldPath::new("metadata").child("resourceVersion");
             let error = FieldError::invalid(&path, 0, "must be specified for an update");
             return Err(ApiError::invalid(served.group(), served.kind(), &request.name, &[error]));
         }
-        check_place(request, &wanted)?;
         let mut wanted = wanted;
         check_identity(served, request, &mut wanted)?;
         let object = self.modify(cx, request, served, |_| Ok(wanted.clone())).await?;

@@ -128,7 +128,8 @@ async fn nothing_new_comes_while_a_definition_goes() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     let path = format!("{WIDGETS}/new?fieldManager=m");
-    assert!(refused(cluster.patch(&path, "application/apply-patch+yaml", widget("new")).await));
+    let new = json!({"apiVersion": "example.com/v1", "kind": "Widget", "spec": {"mode": "a"}});
+    assert!(refused(cluster.patch(&path, "application/apply-patch+yaml", new).await));
     cluster.merge(&format!("{WIDGETS}/kept"), json!({"metadata": {"finalizers": null}})).await.ok();
 }
 

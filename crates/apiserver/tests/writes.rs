@@ -207,6 +207,15 @@ async fn a_binding_that_cannot_be_is_refused() {
 }
 
 #[tokio::test]
+async fn where_an_object_belongs_is_looked_at_before_its_revision() {
+    let c = Cluster::start().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    c.post(leases, json!({"metadata": {"name": "x"}})).await.ok();
+    let (code, message) = c.put(&format!("{leases}/x"), json!({"metadata": {"name": "y"}})).await.refusal();
+    assert!(code == 400 && message.contains("does not match the name on the URL (x)"), "{code} {message}");
+}
+
+#[tokio::test]
 async fn a_scale_is_put_where_it_says_that_it_belongs() {
     let c = Cluster::start().await;
     c.post(DEPLOYMENTS, deployment("d")).await.ok();
