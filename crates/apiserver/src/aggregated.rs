@@ -22,8 +22,9 @@ use tokio::sync::Notify;
 
 use crate::catalogue::Catalogue;
 use crate::context::Context;
-use crate::outbound::{Identity, Peer, trust};
+use crate::outbound::Peer;
 use crate::served::Served;
+use crate::trust::{Identity, trust};
 use crate::{ApiServer, definitions, stored, swagger_parts};
 
 /// How often a service that answers is asked again, and one that does not.

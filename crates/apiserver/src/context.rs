@@ -196,8 +196,9 @@ impl Context {
             let path = schema::fields::readable(served.place(), &decoded.value, path);
             Some(format!("{path}: field not declared in schema"))
         };
-        let undeclared: Vec<String> = decoded.problems.iter().filter_map(unknown).collect();
-        match &undeclared[..] {
+        let mut wrong: Vec<String> = decoded.problems.iter().filter_map(unknown).collect();
+        wrong.extend(schema::fields::faults(served.place(), &decoded.value));
+        match &wrong[..] {
             [] => self.judge(decoded).map_err(|why| {
                 // Where a key comes twice is told as Go's reader of YAML tells it.
                 let twice = schema::key_given_twice(body).map(|(line, key)| {

@@ -38,6 +38,7 @@ mod streams;
 mod swagger_parts;
 mod table;
 mod tokens;
+mod trust;
 mod upkeep;
 mod watch;
 mod websocket;
@@ -52,7 +53,7 @@ use std::time::Duration;
 use auth::{Attributes, Policy, TokenKey, User};
 use client::{ApiService, Body, BoxError, Client};
 use futures::FutureExt;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use object_model::{ApiError, Reason};
 use store::Store;
 use tokio::sync::Notify;
@@ -305,6 +306,10 @@ impl ApiServer {
 
     fn answer_path(&self, cx: &Context, path: &str) -> Result<Response<Body>, ApiError> {
         let catalogue = self.catalogue();
+        let read = matches!(cx.method, Method::GET | Method::HEAD);
+        if !read && discovery::answer(path, &cx.accept, &cx.headers, &self.address, &catalogue).is_some() {
+            return Err(ApiError::method_not_allowed());
+        }
         if let Some(answer) = discovery::answer(path, &cx.accept, &cx.headers, &self.address, &catalogue) {
             return answer;
         }

@@ -14,24 +14,19 @@ use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use object_model::{ApiError, meta};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::served::Served;
+use crate::trust::trust;
 use crate::{ApiServer, stored};
 
 /// The longest answer of a webhook, in bytes.
 const ANSWER_MAX: usize = 16 << 20;
-/// Where a host keeps the authorities that it trusts, on the distributions that knarr runs on.
-const HOST_AUTHORITIES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
-
 /// How long a connection may take to come about.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Headers that are about one connection, and go no further (RFC 9110, section 7.6.1, and what was in use before).
@@ -326,88 +321,4 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
         .collect();
     named.iter().for_each(|name| while headers.remove(name).is_some() {});
     HOP_BY_HOP.iter().for_each(|name| while headers.remove(*name).is_some() {});
-}
-
-/// Who the server says it is.
-pub(crate) struct Identity {
-    /// The certificate.
-    pub certificate: CertificateDer<'static>,
-    /// Its key.
-    pub key: PrivateKeyDer<'static>,
-}
-
-/// Trust in a bundle of authorities in PEM; in those of the host where the bundle is empty; in anybody where `blind`.
-///
-/// # Errors
-/// When a certificate or key cannot be used.
-pub(crate) fn trust(bundle: &[u8], blind: bool, identity: Option<Identity>) -> Result<Arc<ClientConfig>> {
-    let builder = if blind {
-        ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Anybody::new()?))
-    } else {
-        let mut roots = RootCertStore::empty();
-        let of_host = HOST_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
-        let text = if bundle.is_empty() { &of_host } else { bundle };
-        for certificate in CertificateDer::pem_slice_iter(text) {
-            let certificate =
-                certificate.map_err(|error| anyhow::anyhow!("read an authority's certificate: {error}"))?;
-            // What this host trusts may hold certificates that cannot be authorities; a bundle that is given may not.
-            let added = roots.add(certificate);
-            if !bundle.is_empty() {
-                added.context("trust an authority")?;
-            }
-        }
-        ClientConfig::builder().with_root_certificates(roots)
-    };
-    let config = match identity {
-        Some(identity) => builder
-            .with_client_auth_cert(vec![identity.certificate], identity.key)
-            .context("use the certificate of the front proxy")?,
-        None => builder.with_no_client_auth(),
-    };
-    Ok(Arc::new(config))
-}
-
-/// Takes any certificate, for who asks for that (`insecureSkipTLSVerify`); the handshake must still be by its key.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl Anybody {
-    fn new() -> Result<Self> {
-        CryptoProvider::get_default().cloned().map(Self).context("find the provider of cryptography")
-    }
-}
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -13,10 +13,11 @@ use object_model::{ApiError, Reason};
 
 use crate::context::Context;
 use crate::finish::Foreign;
-use crate::outbound::{Endpoint, Peer, is_upgrade, trust};
+use crate::outbound::{Endpoint, Peer, is_upgrade};
 use crate::request::ResourceRequest;
 use crate::served::Served;
 use crate::server::Client;
+use crate::trust::trust;
 use crate::{ApiServer, respond};
 
 use links::Links;

@@ -83,3 +83,25 @@ async fn bad_managers_and_undeclared_fields_are_refused_in_upstreams_words() {
         (400, "metadata.managedFields must be nil".into())
     );
 }
+
+#[tokio::test]
+async fn a_configuration_whose_elements_cannot_be_told_apart_is_refused() {
+    let c = Cluster::start().await;
+    let path = format!("{DEPLOYMENTS}/d?fieldManager=m");
+    let apply = |ports: Value| {
+        let mut configuration = deployment("d");
+        configuration["spec"]["template"]["spec"]["containers"][0]["ports"] = ports;
+        c.patch(&path, "application/apply-patch+yaml", configuration)
+    };
+    let twice = json!([{"name": "a", "containerPort": 80}, {"name": "b", "containerPort": 80, "protocol": "TCP"}]);
+    let why = "failed to create typed patch object (default/d; apps/v1, Kind=Deployment): .spec.template.spec\
+               .containers[name=\"c\"].ports: duplicate entries for key [containerPort=80,protocol=\"TCP\"]";
+    assert_eq!(apply(twice).await.refusal(), (400, why.to_owned()));
+    let mut configuration = deployment("d");
+    configuration["spec"]["template"]["spec"]["containers"] = json!([{"image": "i"}]);
+    let (code, message) = c.patch(&path, "application/apply-patch+yaml", configuration).await.refusal();
+    let why = ".containers: element 0: associative list with keys has an element that omits all key fields [\"name\"]";
+    assert!(code == 400 && message.contains(why), "{code} {message}");
+    let apart = json!([{"name": "a", "containerPort": 80}, {"name": "b", "containerPort": 80, "protocol": "UDP"}]);
+    assert_eq!(apply(apart).await.code, 201);
+}

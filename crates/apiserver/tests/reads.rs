@@ -339,6 +339,14 @@ async fn methods_and_paths_that_are_not_there_say_so() {
 }
 
 #[tokio::test]
+async fn discovery_is_read_and_nothing_else() {
+    let c = Cluster::start().await;
+    for (method, path) in [("POST", "/api"), ("DELETE", "/apis/apps"), ("PUT", "/apis/apps/v1")] {
+        assert_eq!(c.raw(method, path, &[], "").await.code, 405, "{method} {path}");
+    }
+}
+
+#[tokio::test]
 async fn who_may_not_is_told_what_and_where() {
     let c = Cluster::start().await;
     let (code, message) = c.raw_as(None, "GET", PODS, &[], "").await.refusal();

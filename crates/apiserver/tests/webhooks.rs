@@ -52,6 +52,44 @@ async fn a_refusal_without_a_word_is_a_bad_request() {
     assert_eq!(cluster.post(MAPS, map("a")).await.refusal(), (400, text.to_owned()));
 }
 
+/// What a server with a certificate that signs itself says to the creation of a map.
+async fn asked_of_an_authority(name: &str, change: impl Fn(&mut rcgen::CertificateParams)) -> (u16, String) {
+    let cluster = Cluster::start().await;
+    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    change(&mut params);
+    let signing_key = rcgen::KeyPair::generate().expect("a key");
+    let cert = params.self_signed(&signing_key).expect("a certificate");
+    let answer = |request: http::Request<bytes::Bytes>| -> peer::Answer {
+        let review: Value = serde_json::from_slice(request.body()).expect("a review");
+        let response = json!({"uid": review["request"]["uid"], "allowed": false, "status": {"message": "asked"}});
+        let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
+        Box::pin(async move { peer::document(&answer) })
+    };
+    let peer = peer::start_as(rcgen::CertifiedKey { cert, signing_key }, answer).await;
+    let mut webhooks = configuration(
+        "v",
+        [json!({
+            "name": "a.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"], "rules": maps(),
+        })],
+    );
+    let url = format!("https://127.0.0.1:{}/", peer.port);
+    webhooks["webhooks"][0]["clientConfig"] = json!({"url": url, "caBundle": peer.bundle});
+    cluster.post(VALIDATING, webhooks).await.ok();
+    cluster.post(MAPS, map("a")).await.refusal()
+}
+
+#[tokio::test]
+async fn a_server_may_show_the_very_certificate_that_is_trusted_though_it_is_made_as_an_authority() {
+    let denied = "admission webhook \"a.example.com\" denied the request: asked";
+    assert_eq!(asked_of_an_authority("127.0.0.1", |_| {}).await, (400, denied.to_owned()));
+    let (code, message) = asked_of_an_authority("127.0.0.2", |_| {}).await;
+    assert!(code == 500 && message.contains("tls"), "{message}");
+    let old = |params: &mut rcgen::CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let (code, message) = asked_of_an_authority("127.0.0.1", old).await;
+    assert!(code == 500 && message.contains("tls"), "{message}");
+}
+
 /// Rules for configmaps.
 fn maps() -> Value {
     json!([{"operations": ["CREATE", "UPDATE"], "apiGroups": [""], "apiVersions": ["*"], "resources": ["configmaps"]}])

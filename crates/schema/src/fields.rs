@@ -2,7 +2,7 @@
 //! object sets, what two versions of it differ in, how a configuration is merged into an object, and what is taken out
 //! again. After upstream's structured merge: structs and maps are merged by key, lists as their type says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -524,6 +524,46 @@ fn atomics_at(place: Place<'_>, path: &str, value: &Value, found: &mut Vec<Strin
         (Relation::Keyed(element, _), Value::Array(list)) => {
             for (index, item) in list.iter().enumerate() {
                 atomics_at(*element, &format!("{path}[{index}]"), item, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Why a configuration cannot be merged: elements of its lists that cannot be told apart.
+pub fn faults<'s>(place: impl Into<Place<'s>>, configuration: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    faults_at(place.into(), "", configuration, &mut found);
+    found
+}
+
+fn faults_at(place: Place<'_>, path: &str, value: &Value, found: &mut Vec<String>) {
+    let relation = relation(place);
+    match (&relation, value) {
+        (Relation::Struct | Relation::Map(_), Value::Object(fields)) => {
+            for (name, value) in fields {
+                if let Some(place) = member(place, &relation, name) {
+                    faults_at(place, &format!("{path}.{name}"), value, found);
+                }
+            }
+        }
+        (Relation::Set | Relation::Keyed(..), Value::Array(list)) => {
+            let mut seen = BTreeSet::new();
+            for (index, (key, item)) in elements(&relation, list).into_iter().enumerate() {
+                if let (Relation::Keyed(_, keys), true) = (&relation, key.starts_with("i:")) {
+                    found.push(format!(
+                        "{path}: element {index}: associative list with keys has an element that omits all key fields \
+                         {keys:?} (and doesn't have default values for any key fields)"
+                    ));
+                    continue;
+                }
+                let fault = format!("{path}: duplicate entries for key {}", Element(&key));
+                if let Some(place) = element_place(&relation) {
+                    faults_at(place, &format!("{path}{}", Element(&key)), item, found);
+                }
+                if !seen.insert(key) && !found.contains(&fault) {
+                    found.push(fault);
+                }
             }
         }
         _ => {}

@@ -33,7 +33,14 @@ pub fn document(value: &Value) -> Response<Full<Bytes>> {
 
 /// Starts a peer with a certificate for `name`. `answer` gets each request, read to its end.
 pub async fn start(name: &str, answer: impl Fn(Request<Bytes>) -> Answer + Send + Sync + 'static) -> Peer {
-    let issued = rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("a certificate");
+    start_as(rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("a certificate"), answer).await
+}
+
+/// The same with a certificate that is there already.
+pub async fn start_as(
+    issued: rcgen::CertifiedKey<rcgen::KeyPair>,
+    answer: impl Fn(Request<Bytes>) -> Answer + Send + Sync + 'static,
+) -> Peer {
     let key = rustls_pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).expect("a key");
     let tls = rustls::ServerConfig::builder()
         .with_no_client_auth()
