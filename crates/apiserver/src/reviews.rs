@@ -101,6 +101,9 @@ impl ApiServer {
                 }
                 rules_status(&self.with_policy(|policy| policy.rules_of(&cx.user, namespace)))
             }
+            "TokenReview" if review["spec"]["token"].as_str().unwrap_or_default().is_empty() => {
+                return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
+            }
             "TokenReview" => self.token_status(&review["spec"]),
             other => return Err(ApiError::internal(format!("no answer to a {other}"))),
         };

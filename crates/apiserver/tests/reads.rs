@@ -339,6 +339,13 @@ async fn methods_and_paths_that_are_not_there_say_so() {
 }
 
 #[tokio::test]
+async fn a_review_of_no_token_is_no_question() {
+    let c = Cluster::start().await;
+    let refused = c.post("/apis/authentication.k8s.io/v1/tokenreviews", json!({"spec": {}})).await.refusal();
+    assert_eq!(refused, (400, "token is required for TokenReview in authentication".to_owned()));
+}
+
+#[tokio::test]
 async fn discovery_is_read_and_nothing_else() {
     let c = Cluster::start().await;
     for (method, path) in [("POST", "/api"), ("DELETE", "/apis/apps"), ("PUT", "/apis/apps/v1")] {

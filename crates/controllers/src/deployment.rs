@@ -307,6 +307,14 @@ fn status(deployment: &Value, current: Option<&Object>, old: &[Object], now: Tim
         conditions.extend(progressing);
         again = wait;
     }
+    conditions.extend(replica_failure(current, old).map(|of| {
+        let text = |field: &str| of[field].as_str().unwrap_or_default();
+        condition("ReplicaFailure", true, text("reason"), text("message"), deployment, now, false)
+    }));
+    // What others say of the Deployment stays.
+    let own = ["Available", "Progressing", "ReplicaFailure"];
+    let foreign = |c: &&Value| !c["type"].as_str().is_some_and(|kind| own.contains(&kind));
+    conditions.extend(before["conditions"].as_array().into_iter().flatten().filter(foreign).cloned());
     status["conditions"] = conditions.into();
     let mut actions = Vec::new();
     let same = status.as_object().into_iter().flatten().all(|(k, v)| before.get(k).unwrap_or(&json!(0)) == v);
@@ -322,6 +330,15 @@ fn status(deployment: &Value, current: Option<&Object>, old: &[Object], now: Tim
     }
     actions.extend(again.map(Action::Again));
     actions
+}
+
+/// What keeps a ReplicaSet from making its pods: the newest first.
+fn replica_failure<'a>(current: Option<&'a Object>, old: &'a [Object]) -> Option<&'a Value> {
+    let failures = |set: &'a Object| {
+        let conditions = set.object["status"]["conditions"].as_array().into_iter().flatten();
+        conditions.filter(|c| c["type"] == "ReplicaFailure" && c["status"] == "True")
+    };
+    current.into_iter().chain(old).flat_map(failures).next()
 }
 
 /// The condition Progressing, and when to look again whether the deadline has passed.
@@ -420,6 +437,27 @@ mod tests {
                 create replicasets echo-7b85b85774 replicas=3
             "#]],
         );
+    }
+
+    #[test]
+    fn the_status_tells_of_a_set_that_cannot_make_its_pods_and_keeps_what_others_say() {
+        let mut d = deployment(3, "a");
+        d["status"]["conditions"] = json!([{"type": "Other", "status": "True"}]);
+        let mut failing = set("one", "a", 3, 3, 1, 3, 4);
+        failing["status"]["conditions"] =
+            json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "quota"}]);
+        let told = |set: Value| -> Vec<String> {
+            let objects = Fixed::default().with(REPLICA_SETS, set);
+            let actions = plan(&d, &objects, now()).expect("a plan");
+            let patches = actions.iter().filter_map(|action| match action {
+                Action::Patch { subresource: "status", patch, .. } => patch["status"]["conditions"].as_array(),
+                _ => None,
+            });
+            patches.flatten().map(|c| format!("{} {}", c["type"], c["message"])).collect()
+        };
+        let available = "\"Available\" \"Deployment has minimum availability.\"";
+        assert_eq!(told(failing), [available, "\"ReplicaFailure\" \"quota\"", "\"Other\" null"]);
+        assert_eq!(told(set("one", "a", 3, 3, 1, 3, 4)), [available, "\"Other\" null"]);
     }
 
     #[test]

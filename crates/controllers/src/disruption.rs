@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::pods::{is_active, is_over, ready_since};
 use crate::rollout::share;
 use crate::{
-    Action, BUDGETS, Controller, DEPLOYMENTS, Key, Note, Object, Objects, PODS, REPLICA_SETS, Read, STATEFUL_SETS,
-    Writes,
+    Action, BUDGETS, Controller, DEPLOYMENTS, Key, Note, Object, Objects, PODS, REPLICA_SETS, REPLICATION_CONTROLLERS,
+    Read, STATEFUL_SETS, Writes,
 };
 
 pub(crate) const CONTROLLER: Controller = Controller {
@@ -20,6 +20,7 @@ pub(crate) const CONTROLLER: Controller = Controller {
     reads: &[
         Read { resource: PODS, wakes },
         Read { resource: REPLICA_SETS, wakes: wakes_of_owner },
+        Read { resource: REPLICATION_CONTROLLERS, wakes: wakes_of_owner },
         Read { resource: DEPLOYMENTS, wakes: wakes_of_owner },
         Read { resource: STATEFUL_SETS, wakes: wakes_of_owner },
     ],
@@ -67,6 +68,9 @@ fn owner_of(pod: &Value, objects: &dyn Objects) -> Option<(String, i64)> {
     let size = |object: &Object| (object.uid.clone(), object.object["spec"]["replicas"].as_i64().unwrap_or(1));
     match owner.kind.as_str() {
         "StatefulSet" => objects.get(STATEFUL_SETS, namespace, &owner.name).map(|set| size(&set)),
+        "ReplicationController" => {
+            objects.get(REPLICATION_CONTROLLERS, namespace, &owner.name).map(|controller| size(&controller))
+        }
         "ReplicaSet" => {
             let set = objects.get(REPLICA_SETS, namespace, &owner.name)?;
             let deployment = meta::controller_of(&set.object)
@@ -158,15 +162,23 @@ fn condition(budget: &Value, allowed: bool, now: Timestamp) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use client::Resource;
+
     use super::*;
     use crate::testing::{Fixed, now};
 
     fn allowed(spec: Value, ready: usize, all: usize) -> String {
+        allowed_of(("StatefulSet", STATEFUL_SETS, all), spec, ready, all)
+    }
+
+    /// What a budget allows whose pods belong to an owner of this kind and size.
+    fn allowed_of(owner: (&str, Resource, usize), spec: Value, ready: usize, all: usize) -> String {
         let budget = json!({"metadata": {"name": "b", "namespace": "a"}, "spec": spec, "status": {}});
         let mut budget = budget;
         budget["spec"]["selector"] = json!({"matchLabels": {"app": "web"}});
-        let set = json!({"metadata": {"name": "web", "namespace": "a", "uid": "s"}, "spec": {"replicas": all}});
-        let objects = (0..all).fold(Fixed::default().with(STATEFUL_SETS, set), |objects, number| {
+        let (kind, resource, size) = owner;
+        let set = json!({"metadata": {"name": "web", "namespace": "a", "uid": "s"}, "spec": {"replicas": size}});
+        let objects = (0..all).fold(Fixed::default().with(resource, set), |objects, number| {
             let conditions = if number < ready {
                 json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2025-01-01T00:00:00Z"}])
             } else {
@@ -175,7 +187,7 @@ mod tests {
             objects.with(
                 PODS,
                 json!({"metadata": {"name": format!("web-{number}"), "namespace": "a", "labels": {"app": "web"},
-                "ownerReferences": [{"kind": "StatefulSet", "name": "web", "uid": "s", "controller": true}]},
+                "ownerReferences": [{"kind": kind, "name": "web", "uid": "s", "controller": true}]},
                 "status": {"phase": "Running", "conditions": conditions}}),
             )
         });
@@ -186,6 +198,16 @@ mod tests {
             "{} of {}, {} must stay",
             status["disruptionsAllowed"], status["currentHealthy"], status["desiredHealthy"]
         )
+    }
+
+    #[test]
+    fn a_percentage_is_of_what_the_owner_should_have() {
+        let half = json!({"minAvailable": "50%"});
+        let owners = [("ReplicationController", REPLICATION_CONTROLLERS), ("ReplicaSet", REPLICA_SETS)];
+        for (kind, resource) in owners {
+            assert_eq!(allowed_of((kind, resource, 6), half.clone(), 4, 4), "1 of 4, 3 must stay");
+        }
+        assert_eq!(allowed_of(("Job", crate::JOBS, 6), half, 4, 4), "2 of 4, 2 must stay");
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! Kinds of the group authentication.k8s.io: questions to the server about who somebody is. They are answered, not stored.
 
-use object_model::{FieldError, FieldPath};
 use serde_json::Value;
 
-use crate::{Kind, Now, Resource, walk};
+use crate::{Kind, Now, Resource};
 
 pub(crate) static SELF: Resource = Resource {
     group: "authentication.k8s.io",
@@ -13,7 +12,7 @@ pub(crate) static SELF: Resource = Resource {
     singular: "selfsubjectreview",
     type_name: "authentication.v1.SelfSubjectReview",
     example: "apiVersion: authentication.k8s.io/v1\nkind: SelfSubjectReview\n",
-    hooks: &Review { of_token: false },
+    hooks: &Review,
     ..crate::REVIEW
 };
 
@@ -23,22 +22,12 @@ pub(crate) static TOKEN: Resource = Resource {
     singular: "tokenreview",
     type_name: "authentication.v1.TokenReview",
     example: "apiVersion: authentication.k8s.io/v1\nkind: TokenReview\nspec: {token: x}\n",
-    hooks: &Review { of_token: true },
     ..SELF
 };
 
-struct Review {
-    of_token: bool,
-}
+struct Review;
 
 impl Kind for Review {
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        if self.of_token && walk::text(object, "spec.token").is_none() {
-            return vec![FieldError::required(&FieldPath::new("spec").child("token"), "")];
-        }
-        Vec::new()
-    }
-
     fn cells(&self, object: &Value, _now: Now) -> Vec<Value> {
         vec![object_model::meta::name(object).into()]
     }
