@@ -49,6 +49,14 @@ impl Selection {
         Ok(Self { labels, fields, served: served.clone() })
     }
 
+    /// The same, of the object that the path names, where it names one.
+    pub fn named(mut self, name: &str) -> Self {
+        if !name.is_empty() {
+            self.fields.terms.push(("metadata.name".to_owned(), name.to_owned(), true));
+        }
+        self
+    }
+
     /// Whether every object is wanted.
     pub fn is_everything(&self) -> bool {
         self.labels.is_everything() && self.fields.is_everything()

@@ -19,6 +19,18 @@ async fn a_watch_without_a_revision_begins_with_the_state() {
 }
 
 #[tokio::test]
+async fn the_old_path_of_a_watch_may_name_an_object() {
+    let c = Cluster::start().await;
+    c.post(MAPS, map("a")).await.ok();
+    c.post(MAPS, map("b")).await.ok();
+    let mut events = c.watch("/api/v1/watch/namespaces/default/configmaps/b", "").await;
+    assert_eq!(events.brief().await, "ADDED b");
+    c.merge(&format!("{MAPS}/a"), json!({"data": {"b": "2"}})).await.ok();
+    c.delete(&format!("{MAPS}/b")).await.ok();
+    assert_eq!(events.brief().await, "DELETED b");
+}
+
+#[tokio::test]
 async fn initial_events_end_with_a_bookmark_that_says_so() {
     let c = Cluster::start().await;
     c.post(MAPS, map("a")).await.ok();
