@@ -49,6 +49,11 @@ const KIND_NAMES: &[(&str, &str, &str)] = &[
     ("crates/apiserver/src/admission/storage.rs", "*", "claims grow as their class allows"),
     ("crates/apiserver/src/admission/service_account.rs", "*", "a pod acts as an account"),
     ("crates/apiserver/src/admission/escalation.rs", "*", "nobody gives away more than they have"),
+    (
+        "crates/apiserver/src/addresses.rs",
+        "*",
+        "each virtual address that is taken has an object, and comes from a range",
+    ),
     ("crates/apiserver/src/eviction.rs", "*", "an eviction is a question to the budgets of a pod"),
     ("crates/apiserver/src/authorize.rs", "serviceaccounts", "tokens are those of accounts"),
     ("crates/apiserver/src/impersonate.rs", "serviceaccounts", "accounts are impersonated by a right of their own"),

@@ -4,6 +4,7 @@
 //! [`ApiServer`] is the only one to touch the store. It answers requests over TLS ([`ApiServer::serve`]) and from inside
 //! the process ([`ApiServer::client`]), both through the same pipeline.
 
+mod addresses;
 mod admission;
 mod aggregated;
 mod authorize;

@@ -34,6 +34,8 @@ mod rollout;
 mod root_ca;
 mod runner;
 mod service_account;
+mod service_addresses;
+mod service_cidr;
 mod service_pods;
 mod stateful_set;
 mod taint_eviction;
@@ -64,6 +66,9 @@ pub(crate) static CONTROLLERS: &[&Controller] = &[
     &stateful_set::CONTROLLER,
     &daemon_set::CONTROLLER,
     &service_account::CONTROLLER,
+    &service_cidr::CONTROLLER,
+    &service_addresses::KEEPER,
+    &service_addresses::CLEANER,
     &node_lifecycle::CONTROLLER,
     &taint_eviction::CONTROLLER,
     &root_ca::CONTROLLER,

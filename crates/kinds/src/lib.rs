@@ -23,6 +23,7 @@ mod events;
 mod flowcontrol;
 pub mod indexes;
 pub mod meta;
+mod network;
 mod networking;
 mod node;
 mod pod_template;
@@ -43,6 +44,8 @@ mod walk;
 pub use certificates::signing_request::{Requested, issued_until, requested};
 pub use claim::{Claim, Pool};
 pub use k8s_openapi as k8s;
+pub use network::Network;
+pub use networking::ip_address::{ADDRESS_ALLOCATOR, MANAGED_BY};
 pub use violations::field_error;
 
 use object_model::FieldError;

@@ -132,7 +132,10 @@ fn the_old_paths_of_watches_answer_with_events() {
             ("watchCoreV1NamespacedPod", "watch"),
         ]) {
             let path = &document["paths"][&op.path];
-            assert_eq!((&path["get"]["operationId"], &path["get"]["x-kubernetes-action"]), (&json!(id), &json!(action)));
+            assert_eq!(
+                (&path["get"]["operationId"], &path["get"]["x-kubernetes-action"]),
+                (&json!(id), &json!(action))
+            );
             assert!(path["get"]["responses"]["200"].to_string().contains("meta.v1.WatchEvent"));
             let parameters = path["parameters"].as_array().expect("parameters");
             assert!(parameters.iter().any(|one| one["name"] == "allowWatchBookmarks"));
