@@ -520,7 +520,14 @@ impl ApiServer {
         };
         let key = served.key(namespace, name);
         let _under_way = self.define(served);
-        let written = self.store.write(Write { key, expect, op: Op::Put(value), durability }).await?;
+        self.tie(served, namespace, name, object);
+        let written = match self.store.write(Write { key, expect, op: Op::Put(value), durability }).await {
+            Ok(written) => written,
+            Err(error) => {
+                self.tie_again(served, namespace, name);
+                return Err(error);
+            }
+        };
         self.follow(served, namespace, name);
         Ok(written)
     }
@@ -537,6 +544,7 @@ impl ApiServer {
         let under_way = self.define(served);
         let gone = self.store.write(Write { key, expect, op: Op::Delete, durability: Durability::Synced }).await?;
         self.follow(served, namespace, name);
+        self.tie_again(served, namespace, name);
         drop(under_way);
         if let Some(release) = self.release(served, &gone) {
             release.await;

@@ -55,6 +55,7 @@ fn plan(request: &Value, objects: &dyn Objects, now: Timestamp) -> anyhow::Resul
             namespace: "",
             name: "",
             path: "",
+            fields: "",
         };
         policy.verdict(&attributes).0
     };

@@ -467,6 +467,11 @@ pub trait Kind: Send + Sync {
         false
     }
 
+    /// Whether the objects say what belongs to which node: what kubelets may follows from them.
+    fn ties_to_nodes(&self) -> bool {
+        false
+    }
+
     /// Whether the objects say who else answers for a version of an API group.
     fn aggregates(&self) -> bool {
         false
