@@ -22,15 +22,15 @@ const ANCIENT: &str = "ancient-changes";
 const NAME_MAX: usize = 128;
 /// Fields of metadata that nobody manages: the server writes them (upstream's strip set).
 const UNMANAGED: [&str; 9] = [
-    "name",
-    "namespace",
-    "creationTimestamp",
-    "selfLink",
-    "uid",
-    "clusterName",
-    "generation",
-    "managedFields",
-    "resourceVersion",
+    "f:name",
+    "f:namespace",
+    "f:creationTimestamp",
+    "f:selfLink",
+    "f:uid",
+    "f:clusterName",
+    "f:generation",
+    "f:managedFields",
+    "f:resourceVersion",
 ];
 
 /// One entry of `managedFields`.
@@ -61,15 +61,15 @@ pub struct Writer<'a> {
 impl Writer<'_> {
     /// The fields that a write of this kind can own.
     fn own(&self, mut set: FieldSet) -> FieldSet {
-        set.remove(&["apiVersion"]);
-        set.remove(&["kind"]);
+        set.remove(&["f:apiVersion"]);
+        set.remove(&["f:kind"]);
         for field in UNMANAGED {
-            set.remove(&["metadata", field]);
+            set.remove(&["f:metadata", field]);
         }
         if self.subresource == "status" {
-            set.keep_only("status");
+            set.keep_only("f:status");
         } else if self.has_status {
-            set.remove(&["status"]);
+            set.remove(&["f:status"]);
         }
         set
     }
@@ -106,18 +106,23 @@ impl Manager {
         })
     }
 
-    fn to_value(&self) -> Value {
-        let mut entry = json!({
-            "manager": self.name, "operation": self.operation, "apiVersion": self.api_version,
-            "fieldsType": "FieldsV1", "fieldsV1": self.set.to_json(),
-        });
-        if !self.time.is_empty() {
-            entry["time"] = self.time.as_str().into();
-        }
-        if !self.subresource.is_empty() {
-            entry["subresource"] = self.subresource.as_str().into();
-        }
-        entry
+    fn into_value(self) -> Value {
+        let texts = [
+            ("manager", self.name),
+            ("operation", self.operation),
+            ("apiVersion", self.api_version),
+            ("time", self.time),
+            ("fieldsType", "FieldsV1".to_owned()),
+            ("subresource", self.subresource),
+        ];
+        let told = |(field, text): (&str, String)| {
+            // A name may be empty, a time or a subresource is there or not.
+            let left_out = text.is_empty() && matches!(field, "time" | "subresource");
+            (!left_out).then(|| (field.to_owned(), text.into()))
+        };
+        let mut entry: serde_json::Map<String, Value> = texts.into_iter().filter_map(told).collect();
+        entry.insert("fieldsV1".to_owned(), self.set.into_json());
+        Value::Object(entry)
     }
 
     /// As conflicts name it.
@@ -144,7 +149,7 @@ fn set_managers(object: &mut Value, mut managers: Vec<Manager>) {
     managers.sort_by(|a, b| {
         (&a.operation, &a.time, &a.name, &a.subresource).cmp(&(&b.operation, &b.time, &b.name, &b.subresource))
     });
-    let entries: Vec<Value> = managers.iter().map(Manager::to_value).collect();
+    let entries: Vec<Value> = managers.into_iter().map(Manager::into_value).collect();
     meta::set(object, "managedFields", if entries.is_empty() { Value::Null } else { entries.into() });
 }
 

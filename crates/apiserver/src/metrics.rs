@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hashbrown::{Equivalent, HashMap};
+
 use crate::ApiServer;
 use crate::request::ResourceRequest;
 use crate::served::Served;
@@ -17,15 +19,38 @@ const SECONDS: [f64; 20] =
 /// Bounds of the buckets of sizes, in bytes (upstream's).
 const BYTES: [u64; 7] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
-/// What requests are told apart by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Kind {
+/// What requests are told apart by: as it is kept, or as a request has it, so that counting one copies nothing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Kind<Text> {
     verb: &'static str,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
+    group: Text,
+    version: Text,
+    resource: Text,
+    subresource: Text,
     scope: &'static str,
+}
+
+impl Equivalent<Kind<String>> for Kind<&str> {
+    fn equivalent(&self, other: &Kind<String>) -> bool {
+        (self.verb, self.scope) == (other.verb, other.scope)
+            && self.resource == other.resource
+            && self.group == other.group
+            && self.version == other.version
+            && self.subresource == other.subresource
+    }
+}
+
+impl From<&Kind<&str>> for Kind<String> {
+    fn from(kind: &Kind<&str>) -> Self {
+        Self {
+            verb: kind.verb,
+            group: kind.group.to_owned(),
+            version: kind.version.to_owned(),
+            resource: kind.resource.to_owned(),
+            subresource: kind.subresource.to_owned(),
+            scope: kind.scope,
+        }
+    }
 }
 
 /// Counts and times of the requests of one kind.
@@ -54,7 +79,7 @@ type Name = (String, String, String);
 /// The counters of a server.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    requests: Mutex<BTreeMap<Kind, Requests>>,
+    requests: Mutex<HashMap<Kind<String>, Requests>>,
     reading: AtomicI64,
     mutating: AtomicI64,
     watches: Mutex<BTreeMap<Name, Arc<Watches>>>,
@@ -133,15 +158,18 @@ impl Metrics {
         };
         let kind = Kind {
             verb: shown_verb(request.verb),
-            group: request.group.clone(),
-            version: request.version.clone(),
-            resource: request.resource.clone(),
-            subresource: request.subresource.clone(),
+            group: request.group.as_str(),
+            version: request.version.as_str(),
+            resource: request.resource.as_str(),
+            subresource: request.subresource.as_str(),
             scope,
         };
         let seconds = took.as_secs_f64();
         let mut requests = lock(&self.requests);
-        let requests = requests.entry(kind).or_default();
+        let requests = match requests.get_mut(&kind) {
+            Some(requests) => requests,
+            None => requests.entry(Kind::from(&kind)).or_default(),
+        };
         *requests.by_code.entry(code).or_default() += 1;
         requests.count += 1;
         requests.seconds += seconds;
@@ -283,9 +311,11 @@ impl ApiServer {
 
     fn request_rows(&self, page: &mut Page) {
         let requests = lock(&self.metrics.requests);
+        let mut requests: Vec<_> = requests.iter().collect();
+        requests.sort_by_key(|(kind, _)| *kind);
         let name = "apiserver_request_total";
         page.head(name, "counter", "Requests that were answered, by verb, resource, scope and code.");
-        for (kind, counts) in requests.iter() {
+        for (kind, counts) in &requests {
             for (code, count) in &counts.by_code {
                 let labels = format!(
                     "code=\"{code}\",dry_run=\"\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
@@ -296,7 +326,7 @@ impl ApiServer {
         }
         let name = "apiserver_request_terminations_total";
         page.head(name, "counter", "Requests that the server ended by itself: it had too many, or they took too long.");
-        for (kind, counts) in requests.iter() {
+        for (kind, counts) in &requests {
             for (code, count) in counts.by_code.iter().filter(|(code, _)| matches!(code, 429 | 504)) {
                 let labels = format!(
                     "code=\"{code}\",component=\"apiserver\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
@@ -375,7 +405,7 @@ mod tests {
         metrics.observe(&request, 200, Duration::from_millis(30), Some(2_000));
         metrics.observe(&request, 404, Duration::from_secs(2), None);
         let requests = lock(&metrics.requests);
-        let (kind, counts) = requests.first_key_value().expect("a kind");
+        let (kind, counts) = requests.iter().next().expect("a kind");
         assert_eq!((kind.verb, kind.scope, counts.count), ("LIST", "namespace", 2));
         assert_eq!((counts.buckets[1], counts.buckets[2], counts.buckets[11]), (0, 1, 2));
         assert_eq!(counts.by_code[&404], 1);

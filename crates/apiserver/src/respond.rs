@@ -22,7 +22,9 @@ pub fn json_text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
 
 /// An answer of a JSON value, with the newline Kubernetes ends its documents with.
 pub fn json_value(status: StatusCode, value: &Value) -> Response<Body> {
-    json_text(status, format!("{value}\n"))
+    let mut text = serde_json::to_vec(value).expect("JSON values with text keys always serialise");
+    text.push(b'\n');
+    json_text(status, text)
 }
 
 /// An answer of a content type.
@@ -166,6 +168,17 @@ pub fn partial(value: &Value, kind: &str) -> Value {
     json!({"kind": kind, "apiVersion": "meta.k8s.io/v1", "metadata": value["metadata"]})
 }
 
+/// A stored object for a client that wants plain JSON, where that is the text that is stored.
+pub fn text(accept: &Accept, served: &Served, status: StatusCode, entry: &Entry) -> Option<Response<Body>> {
+    if accept.0.first() != Some(&(Format::Json, View::Object)) || !served.is_plain(entry.mod_revision) {
+        return None;
+    }
+    let mut text = Vec::with_capacity(entry.value.len() + 128);
+    stored::write_object(&mut text, served, entry, entry.mod_revision);
+    text.push(b'\n');
+    Some(json_text(status, text))
+}
+
 /// A stored object as the client wants it; in plain JSON its text is not touched.
 ///
 /// # Errors
@@ -177,11 +190,8 @@ pub fn entry(
     entry: &Entry,
     include: table::Include,
 ) -> Result<Response<Body>, ApiError> {
-    if accept.0.first() == Some(&(Format::Json, View::Object)) && served.is_plain(entry.mod_revision) {
-        let mut text = Vec::with_capacity(entry.value.len() + 128);
-        stored::write_object(&mut text, served, entry, entry.mod_revision);
-        text.push(b'\n');
-        return Ok(json_text(status, text));
+    if let Some(answer) = text(accept, served, status, entry) {
+        return Ok(answer);
     }
     let value = stored::decode(served, entry)?;
     object(accept, Some(served), served.type_name(), status, &value, include)

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -14,10 +15,11 @@ use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use object_model::ApiError;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::{ApiServer, respond};
 
@@ -37,7 +39,37 @@ const STREAMS_PER_CONNECTION: u32 = 1000;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Client(pub IpAddr);
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+type Work = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// The work on a request. What is written has consequences (a policy that is read anew, an address that is taken), also
+/// when the client goes away before its answer: such work, dropped before its end, goes on as a task of its own.
+struct CarriedOut {
+    /// `None` when it has ended.
+    work: Option<Work>,
+    /// Where it goes on, if it shall.
+    tasks: Option<TaskTracker>,
+}
+
+impl Future for CarriedOut {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(work) = self.work.as_mut() else { return Poll::Pending };
+        let answer = std::task::ready!(work.as_mut().poll(cx));
+        self.work = None;
+        Poll::Ready(Ok(answer))
+    }
+}
+
+impl Drop for CarriedOut {
+    fn drop(&mut self) {
+        let (Some(work), Some(tasks)) = (self.work.take(), &self.tasks) else { return };
+        // Without a runtime the process is ending, and nothing goes on.
+        if let Ok(runtime) = Handle::try_current() {
+            tasks.spawn_on(work, &runtime);
+        }
+    }
+}
 
 impl ApiServer {
     /// Answers connections until `cancel`, then lets requests in flight finish for a moment.
@@ -121,18 +153,11 @@ impl ApiServer {
         let shutdown = self.shutdown.clone();
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {
             let (server, user) = (self.clone(), user.clone());
+            let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+            let tasks = (!reads).then(|| self.tasks.clone());
             // Boxed, so that the connection's type does not carry the handlers' in its own.
-            let answer: Answer = if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
-                Box::pin(async move { Ok(server.handle_outside(request, user, from).await) })
-            } else {
-                // What is written has consequences (a policy that is read anew, an address that is taken), also when the
-                // client goes away before its answer: the request is carried out to its end.
-                let work = self.tasks.spawn(async move { server.handle_outside(request, user, from).await });
-                Box::pin(async move {
-                    Ok(work.await.unwrap_or_else(|error| respond::error(&ApiError::internal(error.to_string()), None)))
-                })
-            };
-            answer
+            let work: Work = Box::pin(async move { server.handle_outside(request, user, from).await });
+            CarriedOut { work: Some(work), tasks }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new());
@@ -192,4 +217,32 @@ fn ask_when_silent(stream: &TcpStream) -> std::io::Result<()> {
     sockopt::set_tcp_keepintvl(stream, ANSWER)?;
     sockopt::set_tcp_keepcnt(stream, ASKS)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_write_whose_client_goes_away_is_carried_out_and_a_read_is_not() {
+        for (writes, outcome) in [(true, Some("done")), (false, None)] {
+            let tasks = TaskTracker::new();
+            let (go, told) = oneshot::channel::<()>();
+            let (done, end) = oneshot::channel();
+            let work: Work = Box::pin(async move {
+                told.await.ok();
+                done.send("done").ok();
+                Response::new(client::full(""))
+            });
+            let mut work = CarriedOut { work: Some(work), tasks: writes.then(|| tasks.clone()) };
+            assert!(futures::poll!(&mut work).is_pending());
+            drop(work);
+            go.send(()).ok();
+            tasks.close();
+            tasks.wait().await;
+            assert_eq!(end.await.ok(), outcome, "writes: {writes}");
+        }
+    }
 }

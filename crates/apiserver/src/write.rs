@@ -1,6 +1,7 @@
 //! Writing objects: create, update, patch, and the rules all of them share.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use client::{Body, clock};
@@ -41,8 +42,8 @@ impl ApiServer {
             return Err(ApiError::method_not_allowed());
         }
         let object = cx.decode_object(served, &body)?;
-        let object = self.insert(cx, request, served, object, Managers::None).await?;
-        written(cx, served, StatusCode::CREATED, &object)
+        let made = self.insert(cx, request, served, object, Managers::None).await?;
+        made.answer(cx, served, StatusCode::CREATED)
     }
 
     async fn insert(
@@ -52,7 +53,7 @@ impl ApiServer {
         served: &Served,
         mut object: Value,
         managers: Managers,
-    ) -> Result<Value, ApiError> {
+    ) -> Result<Written, ApiError> {
         check_identity(served, request, &mut object)?;
         if !meta::resource_version(&object).is_empty() {
             return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
@@ -117,7 +118,7 @@ impl ApiServer {
                 if self.store.get(&served.key(&request.namespace, &name)).is_some() {
                     return Err(ApiError::already_exists(served.group(), served.plural(), &name));
                 }
-                return Ok(question.object);
+                return Ok(Written { object: question.object, entry: None });
             }
             match self.put(served, &request.namespace, &name, Expect::Absent, object).await {
                 Ok(entry) => {
@@ -126,11 +127,11 @@ impl ApiServer {
                     }
                     quota::note(self, charge).await;
                     if served.converts() && !served.by_webhook() {
-                        return stored::decode(served, &entry);
+                        return Ok(Written { object: stored::decode(served, &entry)?, entry: None });
                     }
                     // What was stored is what is here, but for its revision.
                     meta::set(object, "resourceVersion", entry.mod_revision.to_string());
-                    return Ok(question.object);
+                    return Ok(Written { object: question.object, entry: Some(entry) });
                 }
                 Err(StoreError::Mismatch(_)) if generate && tried < NAME_TRIES => {}
                 Err(StoreError::Mismatch(_)) => {
@@ -159,15 +160,8 @@ impl ApiServer {
         let wanted = cx.decode_object(served, &body)?;
         let missing = self.store.get(&served.key(&request.namespace, &request.name)).is_none();
         if missing && served.create_by_update && request.subresource.is_empty() {
-            let object = self.insert(cx, request, served, wanted, Managers::None).await?;
-            return respond::object(
-                &cx.accept,
-                Some(served),
-                served.type_name(),
-                StatusCode::CREATED,
-                &object,
-                Include::Metadata,
-            );
+            let made = self.insert(cx, request, served, wanted, Managers::None).await?;
+            return made.answer(cx, served, StatusCode::CREATED);
         }
         let given = meta::resource_version(&wanted).to_owned();
         if given.is_empty() && !missing && !served.unconditional_update {
@@ -183,8 +177,8 @@ impl ApiServer {
         }
         let mut wanted = wanted;
         check_identity(served, request, &mut wanted)?;
-        let object = self.modify(cx, request, served, |_| Ok(wanted.clone())).await?;
-        written(cx, served, StatusCode::OK, &object)
+        let changed = self.modify(cx, request, served, &request.subresource, |_| Ok(wanted.clone())).await?;
+        changed.answer(cx, served, StatusCode::OK)
     }
 
     /// `PATCH` of an object or its subresource.
@@ -239,8 +233,8 @@ impl ApiServer {
         if request.subresource == "scale" {
             return self.modify_scale(cx, request, served, apply).await;
         }
-        let object = self.modify(cx, request, served, apply).await?;
-        written(cx, served, StatusCode::OK, &object)
+        let changed = self.modify(cx, request, served, &request.subresource, apply).await?;
+        changed.answer(cx, served, StatusCode::OK)
     }
 
     /// Server-side apply: the object becomes what the configuration says, and what is not there is created.
@@ -260,7 +254,7 @@ impl ApiServer {
         if request.subresource.is_empty() && !is_there() {
             let object = managers::apply(&writer, served.place(), &Value::Null, &configuration, force)?;
             match self.insert(cx, request, served, object, Managers::Given).await {
-                Ok(object) => return written(cx, served, StatusCode::CREATED, &object),
+                Ok(made) => return made.answer(cx, served, StatusCode::CREATED),
                 // Somebody else was first.
                 Err(error) if error.reason == Reason::AlreadyExists && is_there() => {}
                 Err(error) => return Err(error),
@@ -271,8 +265,8 @@ impl ApiServer {
             meta::set(&mut object, "resourceVersion", meta::resource_version(&configuration));
             Ok(object)
         };
-        let object = self.modify(cx, request, served, change).await?;
-        written(cx, served, StatusCode::OK, &object)
+        let changed = self.modify(cx, request, served, &request.subresource, change).await?;
+        changed.answer(cx, served, StatusCode::OK)
     }
 
     async fn modify_scale(
@@ -323,33 +317,23 @@ impl ApiServer {
     ) -> Result<Response<Body>, ApiError> {
         let paths = served.scale.as_ref().ok_or_else(ApiError::method_not_allowed)?;
         let main = ResourceRequest { subresource: String::new(), ..request.clone() };
-        let object = self.modify_through(cx, &main, served, &request.subresource, change).await?;
-        let scale = kinds::scale::of(paths, &object);
+        let changed = self.modify(cx, &main, served, &request.subresource, change).await?;
+        let scale = kinds::scale::of(paths, &changed.object);
         respond::scale(&cx.accept, &scale, Include::of(cx.query.get("includeObject")))
     }
 
-    /// Changes a stored object: the one way by which anything existing is written.
+    /// Changes a stored object: the one way by which anything existing is written. The rules of the write are those of the
+    /// request's subresource; its managers write `through` this one.
     ///
     /// `change` gets the current object and returns the wanted one; it is called again when another write came between.
-    pub(crate) async fn modify(
-        &self,
-        cx: &Context,
-        request: &ResourceRequest,
-        served: &Served,
-        change: impl Fn(&Value) -> Result<Value, ApiError>,
-    ) -> Result<Value, ApiError> {
-        self.modify_through(cx, request, served, &request.subresource, change).await
-    }
-
-    /// The same, where managers write `through` another subresource than the rules of the write are those of.
-    async fn modify_through(
+    async fn modify(
         &self,
         cx: &Context,
         request: &ResourceRequest,
         served: &Served,
         through: &str,
         change: impl Fn(&Value) -> Result<Value, ApiError>,
-    ) -> Result<Value, ApiError> {
+    ) -> Result<Written, ApiError> {
         let key = served.key(&request.namespace, &request.name);
         let mut tries = 0;
         loop {
@@ -408,7 +392,7 @@ impl ApiServer {
             let charge = quota::charge(self, &question).await?;
             take_back(&mut question, &mut object, &mut current, paths);
             if same || question.dry_run {
-                return Ok(object);
+                return Ok(Written { object, entry: None });
             }
             let written = if is_finished(&object) {
                 self.remove(served, &request.namespace, &request.name, entry.mod_revision).await
@@ -423,7 +407,7 @@ impl ApiServer {
                     }
                     quota::note(self, charge).await;
                     meta::set(&mut object, "resourceVersion", entry.mod_revision.to_string());
-                    return Ok(object);
+                    return Ok(Written { object, entry: Some(entry) });
                 }
                 Err(StoreError::Mismatch(_)) if tries < CONFLICT_TRIES => {}
                 Err(StoreError::Mismatch(None)) => return Err(served.not_found(&request.name)),
@@ -503,7 +487,7 @@ impl ApiServer {
         name: &str,
         expect: Expect,
         object: &Value,
-    ) -> Result<std::sync::Arc<Entry>, StoreError> {
+    ) -> Result<Arc<Entry>, StoreError> {
         let value = if served.by_webhook() {
             let stored = self.in_version(served, &served.stored_version, vec![object.clone()]).await;
             let stored = stored.map_err(|error| StoreError::Failed(error.message))?;
@@ -538,7 +522,7 @@ impl ApiServer {
         namespace: &str,
         name: &str,
         revision: u64,
-    ) -> Result<std::sync::Arc<Entry>, StoreError> {
+    ) -> Result<Arc<Entry>, StoreError> {
         let expect = Expect::Revision(revision);
         let key = served.key(namespace, name);
         let under_way = self.define(served);
@@ -667,10 +651,22 @@ fn manager(cx: &Context) -> Result<Cow<'_, str>, ApiError> {
     managers::name_of(cx.query.get("fieldManager"), agent, cx.options_kind(), cx.content_type() == APPLY)
 }
 
-/// A written object as the client wants it.
-fn written(cx: &Context, served: &Served, status: StatusCode, object: &Value) -> Result<Response<Body>, ApiError> {
-    let include = Include::of(cx.query.get("includeObject"));
-    respond::object(&cx.accept, Some(served), served.type_name(), status, object, include)
+/// An object that has been written, or would have been.
+struct Written {
+    object: Value,
+    /// As it was stored, if it was.
+    entry: Option<Arc<Entry>>,
+}
+
+impl Written {
+    /// The object as the client wants it: where that is the text that was stored, it is not written a second time.
+    fn answer(&self, cx: &Context, served: &Served, status: StatusCode) -> Result<Response<Body>, ApiError> {
+        if let Some(answer) = self.entry.as_ref().and_then(|entry| respond::text(&cx.accept, served, status, entry)) {
+            return Ok(answer);
+        }
+        let include = Include::of(cx.query.get("includeObject"));
+        respond::object(&cx.accept, Some(served), served.type_name(), status, &self.object, include)
+    }
 }
 
 /// Sets a condition of an object by its type.

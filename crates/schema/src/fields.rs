@@ -224,9 +224,9 @@ impl FieldSet {
     }
 
     /// Writes `fieldsV1`.
-    pub fn to_json(&self) -> Value {
+    pub fn into_json(self) -> Value {
         let own = (self.member && !self.children.is_empty()).then(|| (".".to_owned(), Value::Object(Map::new())));
-        let children = self.children.iter().map(|(key, child)| (key.clone(), child.to_json()));
+        let children = self.children.into_iter().map(|(key, child)| (key, child.into_json()));
         Value::Object(own.into_iter().chain(children).collect())
     }
 
@@ -265,24 +265,22 @@ impl FieldSet {
         Self { member: self.member && other.member, children: children.collect() }
     }
 
-    /// Takes out a path of field names, with all below it.
+    /// Takes out a path of elements (`f:spec`, `f:replicas`), with all below it.
     pub fn remove(&mut self, path: &[&str]) {
         let Some((first, rest)) = path.split_first() else { return };
-        let key = format!("f:{first}");
         if rest.is_empty() {
-            self.children.remove(&key);
-        } else if let Some(child) = self.children.get_mut(&key) {
+            self.children.remove(*first);
+        } else if let Some(child) = self.children.get_mut(*first) {
             child.remove(rest);
             if child.is_empty() {
-                self.children.remove(&key);
+                self.children.remove(*first);
             }
         }
     }
 
-    /// Keeps only one field of the object, with all below it.
-    pub fn keep_only(&mut self, field: &str) {
-        let key = format!("f:{field}");
-        self.children.retain(|element, _| *element == key);
+    /// Keeps only one element (`f:status`), with all below it.
+    pub fn keep_only(&mut self, element: &str) {
+        self.children.retain(|key, _| key == element);
     }
 
     /// All paths in it, as people read them: `.spec.template.spec.containers[name="web"].image`.
@@ -585,7 +583,7 @@ mod tests {
             deployment(),
             &object(json!([{"name": "web", "image": "i", "args": ["x"], "ports": [{"containerPort": 80}]}])),
         );
-        let json = set.to_json();
+        let json = set.clone().into_json();
         assert_eq!(
             json,
             json!({
@@ -650,9 +648,9 @@ mod tests {
         assert_eq!(rest.paths(), [".spec.paused"]);
         rest.unite(&b);
         assert_eq!(rest, a);
-        rest.remove(&["spec", "paused"]);
+        rest.remove(&["f:spec", "f:paused"]);
         assert_eq!(rest, b);
-        rest.remove(&["spec", "replicas"]);
+        rest.remove(&["f:spec", "f:replicas"]);
         assert!(rest.is_empty() && rest == FieldSet::default());
     }
 

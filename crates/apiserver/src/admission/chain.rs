@@ -32,9 +32,15 @@ impl<'a> Question<'a> {
             name: request.name.clone(),
             object: Value::Null,
             old: Value::Null,
-            options: options(cx, operation),
+            options: Value::Null,
             dry_run: cx.dry_run()?,
         })
+    }
+
+    /// The options of the request: as its body gave them, or as the query has them. They are made for those who ask, and
+    /// mostly nobody does.
+    pub fn options(&self) -> Value {
+        if self.options.is_null() { options(self.cx, self.operation) } else { self.options.clone() }
     }
 }
 

@@ -93,7 +93,7 @@ pub(crate) fn request(question: &Question<'_>, shown: &Served) -> Value {
         "operation": question.operation.name(),
         "userInfo": question.cx.user.to_value(),
         "dryRun": question.dry_run,
-        "options": question.options,
+        "options": question.options(),
     });
     for (field, text) in [
         ("subResource", question.subresource),

@@ -48,7 +48,7 @@ pub(crate) struct Question<'a> {
     pub object: Value,
     /// The object as it is; null for a creation or a connection.
     pub old: Value,
-    /// The options of the request: CreateOptions, UpdateOptions, PatchOptions, DeleteOptions.
+    /// The options that the body of the request gave; null where the query says all ([`Self::options`]).
     pub options: Value,
     /// Whether nothing may happen outside.
     pub dry_run: bool,
