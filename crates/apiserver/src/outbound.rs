@@ -3,22 +3,21 @@
 //! Kinds named here, and why: Service and EndpointSlice, because a webhook is named by the Service in front of it.
 
 use std::io::ErrorKind;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
-use client::{Body, BodyError, BoxError};
+use client::{AnyCertificate, Body, BodyError, BoxError, drop_hop_by_hop, is_upgrade};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use object_model::{ApiError, meta};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::crypto::CryptoProvider;
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -34,18 +33,9 @@ const HOST_AUTHORITIES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc
 
 /// How long a connection may take to come about.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Headers that are about one connection, and go no further (RFC 9110, section 7.6.1, and what was in use before).
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+/// How long a connection to a webhook waits for the next question, and how many wait (upstream's numbers).
+const IDLE_FOR: Duration = Duration::from_secs(90);
+const IDLE_MAX: usize = 25;
 
 /// Somebody to speak to.
 pub(crate) struct Peer {
@@ -64,12 +54,37 @@ pub(crate) struct Webhook {
     config: Value,
     /// Whom to trust; the authorities are read when it is first called.
     tls: OnceLock<Arc<ClientConfig>>,
+    /// Connections that wait for the next question.
+    idle: Mutex<Vec<Idle>>,
+}
+
+/// A connection that waits.
+struct Idle {
+    to: (String, u16),
+    since: Instant,
+    sender: SendRequest<Body>,
 }
 
 impl Webhook {
     /// That of a `clientConfig`.
     pub fn new(config: Value) -> Self {
-        Self { config, tls: OnceLock::new() }
+        Self { config, tls: OnceLock::new(), idle: Mutex::default() }
+    }
+
+    /// A connection to an address that waits; what has waited for too long, or was closed, goes.
+    fn take_idle(&self, to: &(String, u16)) -> Option<SendRequest<Body>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|one| one.since.elapsed() < IDLE_FOR && one.sender.is_ready());
+        let at = idle.iter().rposition(|one| one.to == *to)?;
+        Some(idle.swap_remove(at).sender)
+    }
+
+    /// Keeps a connection for the next question.
+    fn keep(&self, to: (String, u16), sender: SendRequest<Body>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_MAX {
+            idle.push(Idle { to, since: Instant::now(), sender });
+        }
     }
 
     fn service(&self, field: &str) -> &str {
@@ -215,16 +230,36 @@ impl ApiServer {
             let peer = self.peer_of(webhook)?;
             let path: Uri = url.parse().with_context(|| format!("read URL {url}"))?;
             let path = path.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-            let mut sender = self.dial(&peer).await?;
-            let request = Request::post(path)
-                .header(header::HOST, format!("{}:{}", peer.name, webhook.port()))
-                .header(header::CONTENT_TYPE, "application/json")
-                .header(header::ACCEPT, "application/json, */*")
-                .header(header::USER_AGENT, "kube-apiserver-admission")
-                .body(client::full(question.to_string()))?;
-            let answer = sender.send_request(request).await?;
+            let to = (peer.host.clone(), peer.port);
+            let text = bytes::Bytes::from(question.to_string());
+            let request = || {
+                Request::post(&path)
+                    .header(header::HOST, format!("{}:{}", peer.name, webhook.port()))
+                    .header(header::CONTENT_TYPE, "application/json")
+                    .header(header::ACCEPT, "application/json, */*")
+                    .header(header::USER_AGENT, "kube-apiserver-admission")
+                    .body(client::full(text.clone()))
+            };
+            let mut kept = None;
+            if let Some(mut sender) = webhook.take_idle(&to) {
+                match sender.send_request(request()?).await {
+                    Ok(answer) => kept = Some((sender, answer)),
+                    // The other side has closed it meanwhile: that says nothing of the question.
+                    Err(error) if error.is_canceled() || error.is_closed() || error.is_incomplete_message() => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let (sender, answer) = match kept {
+                Some(both) => both,
+                None => {
+                    let mut sender = self.dial(&peer).await?;
+                    let answer = sender.send_request(request()?).await?;
+                    (sender, answer)
+                }
+            };
             let status = answer.status();
             let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|e| anyhow::anyhow!(e))?;
+            webhook.keep(to, sender);
             Ok((status, body.to_bytes()))
         };
         let timely = tokio::time::timeout(timeout, asked).await;
@@ -309,25 +344,6 @@ pub(crate) struct Endpoint {
     pub target: Value,
 }
 
-/// Whether a request wants to go on in another protocol.
-pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
-    let wanted = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    headers.contains_key(header::UPGRADE)
-        && wanted.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
-}
-
-/// Removes what is about one connection alone, also as the headers themselves say.
-fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(',').filter_map(|name| name.trim().parse().ok()).collect::<Vec<_>>())
-        .collect();
-    named.iter().for_each(|name| while headers.remove(name).is_some() {});
-    HOP_BY_HOP.iter().for_each(|name| while headers.remove(*name).is_some() {});
-}
-
 /// Who the server says it is.
 pub(crate) struct Identity {
     /// The certificate.
@@ -342,7 +358,8 @@ pub(crate) struct Identity {
 /// When a certificate or key cannot be used.
 pub(crate) fn trust(bundle: &[u8], blind: bool, identity: Option<Identity>) -> Result<Arc<ClientConfig>> {
     let builder = if blind {
-        ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Anybody::new()?))
+        let provider = CryptoProvider::get_default().cloned().context("find the provider of cryptography")?;
+        ClientConfig::builder().dangerous().with_custom_certificate_verifier(AnyCertificate::new(provider))
     } else {
         let mut roots = RootCertStore::empty();
         let of_host = HOST_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
@@ -365,49 +382,4 @@ pub(crate) fn trust(bundle: &[u8], blind: bool, identity: Option<Identity>) -> R
         None => builder.with_no_client_auth(),
     };
     Ok(Arc::new(config))
-}
-
-/// Takes any certificate, for who asks for that (`insecureSkipTLSVerify`); the handshake must still be by its key.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl Anybody {
-    fn new() -> Result<Self> {
-        CryptoProvider::get_default().cloned().map(Self).context("find the provider of cryptography")
-    }
-}
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
