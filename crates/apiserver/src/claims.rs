@@ -13,6 +13,7 @@ use object_model::{ApiError, FieldError, meta};
 use serde_json::Value;
 use store::Entry;
 
+use crate::addresses::{Range, Space};
 use crate::served::Served;
 use crate::{ApiServer, stored};
 
@@ -20,12 +21,12 @@ use crate::{ApiServer, stored};
 const NODE_PORTS: (u32, u32) = (30_000, 32_767);
 
 /// A value of a pool, as a number: an address's bits, or a port.
-type Number = (Pool, u32);
+pub(crate) type Number = (Pool, u32);
 
 /// The register.
 pub(crate) struct Claims {
-    /// The range of virtual addresses: its first and its last number, and how it is written.
-    addresses: OnceLock<(u32, u32, String)>,
+    /// The range of virtual addresses that is used as long as no object speaks for it.
+    pub first_range: OnceLock<Range>,
     held: Mutex<Option<Held>>,
 }
 
@@ -66,13 +67,16 @@ pub(crate) struct Taken<'a> {
 }
 
 impl Taken<'_> {
-    /// The write has been stored: the object holds what it names now, and nothing else.
-    pub fn keep(mut self) {
-        self.new.clear();
+    /// The write has been stored: the object holds what it names now, and nothing else. Returns what it has newly taken and
+    /// what it has given back.
+    pub fn keep(mut self) -> (Vec<Number>, Vec<Number>) {
+        let new = std::mem::take(&mut self.new);
         let mut held = self.claims.lock();
-        let Some(held) = held.as_mut() else { return };
+        let Some(held) = held.as_mut() else { return (new, Vec::new()) };
         let before = held.values.get(&self.uid).cloned().unwrap_or_default();
-        held.give_back(&self.uid, before.difference(&self.all).copied());
+        let old: Vec<Number> = before.difference(&self.all).copied().collect();
+        held.give_back(&self.uid, old.iter().copied());
+        (new, old)
     }
 }
 
@@ -90,7 +94,7 @@ impl Drop for Taken<'_> {
 
 impl Claims {
     pub fn new() -> Self {
-        Self { addresses: OnceLock::new(), held: Mutex::new(None) }
+        Self { first_range: OnceLock::new(), held: Mutex::new(None) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Held>> {
@@ -98,18 +102,12 @@ impl Claims {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The numbers of a pool: the first and the last.
-    fn range(&self, pool: Pool) -> (u32, u32) {
-        match pool {
-            Pool::NodePort => NODE_PORTS,
-            Pool::Address => {
-                let (first, last, _) = self.addresses.get_or_init(|| {
-                    let base = u32::from(Ipv4Addr::new(10, 96, 0, 0));
-                    (base + 1, base + 0xfffe, "10.96.0.0/16".to_owned())
-                });
-                (*first, *last)
-            }
-        }
+    /// The range of virtual addresses that is used as long as no object speaks for it.
+    pub fn first_range(&self) -> &Range {
+        self.first_range.get_or_init(|| {
+            let base = u32::from(Ipv4Addr::new(10, 96, 0, 0));
+            Range { first: base + 1, last: base + 0xfffe, text: "10.96.0.0/16".to_owned() }
+        })
     }
 
     fn number(pool: Pool, text: &str) -> Option<u32> {
@@ -126,21 +124,27 @@ impl Claims {
         }
     }
 
-    /// A free number. The lower part of the range is left to those who choose themselves, until the rest is used up
-    /// (upstream's static band: a sixteenth or a thirty-second of the range, at least 16, at most 256 or 128).
-    fn free(&self, held: &Held, pool: Pool) -> Option<u32> {
-        let (first, last) = self.range(pool);
-        let size = last - first + 1;
-        let (part, most) = if pool == Pool::Address { (16, 256) } else { (32, 128) };
-        let band = (size / part).clamp(16, most).min(size / 2);
-        let start = first + band;
-        let at = start + rand::random::<u32>() % (last - start + 1);
-        let mut order = (at..=last).chain(start..at).chain(first..start);
-        order.find(|number| !held.owners.contains_key(&(pool, *number)))
+    /// A free number.
+    fn free(held: &Held, space: &Space<'_>, pool: Pool) -> Option<u32> {
+        let is_free = |number: &u32| {
+            !held.owners.contains_key(&(pool, *number)) && !(pool == Pool::Address && (space.is_foreign)(*number))
+        };
+        match pool {
+            Pool::NodePort => free_within(NODE_PORTS, (32, 128), is_free),
+            Pool::Address => {
+                space.ranges.iter().find_map(|range| free_within((range.first, range.last), (16, 256), is_free))
+            }
+        }
     }
 
     /// Takes what the object claims, and writes into it what it is given.
-    fn take(&self, held: &mut Held, claims: &[Claim], object: &mut Value) -> Result<Taken<'_>, Vec<FieldError>> {
+    fn take(
+        &self,
+        held: &mut Held,
+        space: &Space<'_>,
+        claims: &[Claim],
+        object: &mut Value,
+    ) -> Result<Taken<'_>, Vec<FieldError>> {
         let uid = meta::uid(object).to_owned();
         let mut taken = Taken { claims: self, uid, new: Vec::new(), all: BTreeSet::new() };
         let mut errors = Vec::new();
@@ -148,8 +152,8 @@ impl Claims {
         let (named, open): (Vec<&Claim>, Vec<&Claim>) = claims.iter().partition(|claim| claim.value.is_some());
         for claim in named.into_iter().chain(open) {
             let number = match &claim.value {
-                Some(text) => self.named(held, &taken.uid, claim, text),
-                None => self.free(held, claim.pool).ok_or_else(|| exhausted(claim)),
+                Some(text) => Self::named(held, space, &taken.uid, claim, text),
+                None => Self::free(held, space, claim.pool).ok_or_else(|| exhausted(claim)),
             };
             match number {
                 Err(error) => errors.push(error),
@@ -172,38 +176,57 @@ impl Claims {
     }
 
     /// The number that a claim names, if it may have it.
-    fn named(&self, held: &Held, uid: &str, claim: &Claim, text: &str) -> Result<u32, FieldError> {
+    fn named(held: &Held, space: &Space<'_>, uid: &str, claim: &Claim, text: &str) -> Result<u32, FieldError> {
         let number = Self::number(claim.pool, text);
-        let (first, last) = self.range(claim.pool);
-        let refuse = |why: String| {
-            let value = number.map_or_else(|| text.into(), |number| Self::value(claim.pool, number));
-            Err(match claim.pool {
-                Pool::NodePort => FieldError::invalid(&claim.path, value, why),
-                Pool::Address => {
-                    let why = format!("failed to allocate IP {text}: {why}");
-                    FieldError::invalid(&claim.path, Value::from(vec![value]), why)
-                }
-            })
+        let (first, last) = NODE_PORTS;
+        let owner = number.and_then(|number| held.owners.get(&(claim.pool, number)));
+        let taken = owner.is_some_and(|owner| owner != uid);
+        let (within, foreign, outside, allocated) = match claim.pool {
+            Pool::Address => {
+                let ranges: Vec<&str> = space.ranges.iter().map(|range| range.text.as_str()).collect();
+                (
+                    number.is_some_and(|number| space.ranges.iter().any(|range| range.contains(number))),
+                    number.is_some_and(|number| owner.is_none() && (space.is_foreign)(number)),
+                    format!(
+                        "the provided IP ({text}) is not in the valid range. The range of valid IPs is {}",
+                        ranges.join(",")
+                    ),
+                    "provided IP is already allocated",
+                )
+            }
+            Pool::NodePort => (
+                number.is_some_and(|number| (first..=last).contains(&number)),
+                false,
+                format!("provided port is not in the valid range. The range of valid ports is {first}-{last}"),
+                "provided port is already allocated",
+            ),
         };
-        match number {
-            Some(number) if (first..=last).contains(&number) => match held.owners.get(&(claim.pool, number)) {
-                Some(owner) if owner != uid => refuse(match claim.pool {
-                    Pool::Address => "provided IP is already allocated".to_owned(),
-                    Pool::NodePort => "provided port is already allocated".to_owned(),
-                }),
-                _ => Ok(number),
-            },
-            _ => refuse(match claim.pool {
-                Pool::Address => {
-                    let range = self.addresses.get().map_or("", |(_, _, text)| text.as_str());
-                    format!("the provided IP ({text}) is not in the valid range. The range of valid IPs is {range}")
-                }
-                Pool::NodePort => {
-                    format!("provided port is not in the valid range. The range of valid ports is {first}-{last}")
-                }
-            }),
-        }
+        let why = match number {
+            // What an object has already it keeps, also when its range goes.
+            Some(number) if owner.is_some_and(|owner| owner == uid) => return Ok(number),
+            Some(number) if within && !taken && !foreign => return Ok(number),
+            Some(_) if within => allocated.to_owned(),
+            _ => outside,
+        };
+        let value = number.map_or_else(|| text.into(), |number| Self::value(claim.pool, number));
+        Err(match claim.pool {
+            Pool::NodePort => FieldError::invalid(&claim.path, value, why),
+            Pool::Address => {
+                let why = format!("failed to allocate IP {text}: {why}");
+                FieldError::invalid(&claim.path, Value::from(vec![value]), why)
+            }
+        })
     }
+}
+
+/// A free number of a range. Its lower part is left to those who choose themselves, until the rest is used up (upstream's
+/// static band: such a part of the range, at least 16, and no more than this).
+fn free_within((first, last): (u32, u32), (part, most): (u32, u32), is_free: impl Fn(&u32) -> bool) -> Option<u32> {
+    let size = last - first + 1;
+    let band = (size / part).clamp(16, most).min(size / 2);
+    let start = first + band;
+    let at = start + rand::random::<u32>() % (last - start + 1);
+    (at..=last).chain(start..at).chain(first..start).find(is_free)
 }
 
 fn exhausted(claim: &Claim) -> FieldError {
@@ -235,16 +258,6 @@ fn set(object: &mut Value, pointer: &str, value: Value) {
 }
 
 impl ApiServer {
-    /// Says from which range virtual addresses are given out. Call it before the first request; later calls change
-    /// nothing. The first and the last address of the range are left out.
-    pub fn set_service_range(&self, network: Ipv4Addr, prefix: u8) {
-        let size = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
-        let first = u32::from(network) & !size;
-        let text = format!("{}/{prefix}", Ipv4Addr::from(first));
-        // Said twice only by a caller that is wrong, and then the first word holds.
-        let _ = self.claims.addresses.set((first + 1, first + size - 1, text));
-    }
-
     /// Takes what an object that is about to be written claims of the cluster's pools.
     ///
     /// # Errors
@@ -261,24 +274,29 @@ impl ApiServer {
         }
         let Some(held) = lock.as_mut() else { return Ok(None) };
         held.collections.insert(served.storage.clone());
-        let taken = self.claims.take(held, &claims, object);
+        let shown = object.clone();
+        let taken = self.with_space(served, &shown, &claims, |space| self.claims.take(held, space, &claims, object))?;
         drop(lock);
         let refuse =
             |errors: Vec<FieldError>| ApiError::invalid(served.group(), served.kind(), meta::name(object), &errors);
         taken.map(Some).map_err(refuse)
     }
 
-    /// Gives back what an object held that has been removed from the store.
-    pub(crate) fn unclaim(&self, served: &Served, removed: &Entry) {
+    /// Gives back what an object held that has been removed from the store, and returns both.
+    pub(crate) fn unclaim(&self, served: &Served, removed: &Entry) -> Option<(Value, BTreeSet<Number>)> {
         let mut lock = self.claims.lock();
-        let Some(held) = lock.as_mut().filter(|held| held.collections.contains(&served.storage)) else { return };
+        let held = lock.as_mut().filter(|held| held.collections.contains(&served.storage))?;
         match stored::decode(served, removed) {
             Ok(object) => {
                 let uid = meta::uid(&object);
                 let values = held.values.get(uid).cloned().unwrap_or_default();
-                held.give_back(uid, values);
+                held.give_back(uid, values.iter().copied());
+                Some((object, values))
             }
-            Err(error) => tracing::error!("free what {} held: {error}", removed.key),
+            Err(error) => {
+                tracing::error!("free what {} held: {error}", removed.key);
+                None
+            }
         }
     }
 
@@ -324,8 +342,15 @@ mod tests {
 
     fn take<'a>(claims: &'a Claims, uid: &str, value: Option<&str>) -> Result<(Taken<'a>, Value), String> {
         let (mut object, wanted) = object(uid, value);
+        let space = Space {
+            ranges: vec![
+                Range { first: 1, last: 2, text: "0.0.0.0/30".to_owned() },
+                Range { first: 5, last: 6, text: "0.0.0.4/30".to_owned() },
+            ],
+            is_foreign: &|number| number == 6,
+        };
         let mut lock = claims.lock();
-        let taken = claims.take(lock.get_or_insert_default(), &wanted, &mut object);
+        let taken = claims.take(lock.get_or_insert_default(), &space, &wanted, &mut object);
         drop(lock);
         taken.map(|taken| (taken, object)).map_err(|errors| errors[0].to_string())
     }
@@ -333,22 +358,28 @@ mod tests {
     #[test]
     fn a_value_has_one_holder_until_it_is_given_back() {
         let claims = Claims::new();
-        claims.addresses.set((1, 2, "0.0.0.0/30".to_owned())).expect("once");
         let (first, object) = take(&claims, "a", Some("0.0.0.1")).expect("free");
         assert_eq!(object["spec"], json!({"ip": "0.0.0.1", "ips": ["0.0.0.1"]}));
-        first.keep();
-        assert_eq!(
-            take(&claims, "b", Some("0.0.0.1")).err().expect("taken"),
-            "spec.ips: Invalid value: [\"0.0.0.1\"]: failed to allocate IP 0.0.0.1: provided IP is already allocated"
-        );
-        assert!(take(&claims, "b", Some("9.9.9.9")).err().expect("outside").contains("valid IPs is 0.0.0.0/30"));
+        assert_eq!(first.keep(), (vec![(Pool::Address, 1)], Vec::new()));
+        let allocated = |address: &str| {
+            format!(
+                "spec.ips: Invalid value: [\"{address}\"]: failed to allocate IP {address}: provided IP is already allocated"
+            )
+        };
+        let refused = |value: &str| take(&claims, "b", Some(value)).err().expect("refused");
+        assert_eq!(refused("0.0.0.1"), allocated("0.0.0.1"));
+        assert_eq!(refused("0.0.0.6"), allocated("0.0.0.6"));
+        assert!(refused("9.9.9.9").contains("valid IPs is 0.0.0.0/30,0.0.0.4/30"));
         let (second, object) = take(&claims, "b", None).expect("one is left");
         assert_eq!(object["spec"]["ip"], "0.0.0.2");
-        assert!(take(&claims, "c", None).err().expect("none is left").contains("range is full"));
-        drop(second);
-        let (third, _) = take(&claims, "c", None).expect("the failed write gave it back");
+        let (third, object) = take(&claims, "c", None).expect("one of the next range");
+        assert_eq!(object["spec"]["ip"], "0.0.0.5");
         third.keep();
+        assert!(take(&claims, "d", None).err().expect("none is left").contains("range is full"));
+        drop(second);
+        let (fourth, _) = take(&claims, "d", None).expect("the failed write gave it back");
+        fourth.keep();
         let (moved, _) = take(&claims, "a", Some("0.0.0.1")).expect("its own");
-        moved.keep();
+        assert_eq!(moved.keep(), (Vec::new(), Vec::new()));
     }
 }

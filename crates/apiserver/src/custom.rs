@@ -25,14 +25,8 @@ pub fn resources(definition: &Value) -> Vec<Served> {
     versions.filter(|version| version["served"] == true).map(|version| resource(definition, version)).collect()
 }
 
-/// Whether a condition of a definition is true.
-pub fn has_condition(definition: &Value, name: &str) -> bool {
-    let conditions = definition["status"]["conditions"].as_array().into_iter().flatten();
-    conditions.into_iter().any(|condition| condition["type"] == name && condition["status"] == "True")
-}
-
 fn is_established(definition: &Value) -> bool {
-    has_condition(definition, "Established") && has_condition(definition, "NamesAccepted")
+    meta::has_condition(definition, "Established") && meta::has_condition(definition, "NamesAccepted")
 }
 
 /// The name of the collection in the store. Those of built-in kinds have no dot.
@@ -114,7 +108,7 @@ fn resource(definition: &Value, version: &Value) -> Served {
         short_names: texts(&names["shortNames"]),
         categories: texts(&names["categories"]),
         scope: if spec["scope"] == "Namespaced" { Scope::Namespaced } else { Scope::Cluster },
-        verbs: if has_condition(definition, "Terminating") { ENDING_VERBS } else { VERBS },
+        verbs: if meta::has_condition(definition, "Terminating") { ENDING_VERBS } else { VERBS },
         subresources: below,
         type_name: "",
         ty: schema::custom_object(),

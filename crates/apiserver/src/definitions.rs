@@ -154,7 +154,7 @@ impl ApiServer {
         let catalogue = self.catalogue();
         let all = catalogue.definitions();
         for (waiting, definition) in all.iter().filter(|(other, _)| *other != name) {
-            if custom::has_condition(&definition.head, "NamesAccepted") {
+            if meta::has_condition(&definition.head, "NamesAccepted") {
                 continue;
             }
             let now = time::seconds(clock::now());

@@ -21,6 +21,7 @@ use crate::{ApiServer, respond, stored};
 const DELETIONS_AT_ONCE: usize = 64;
 
 /// What a client wants of a deletion: body and query of the request, read together.
+#[derive(Default)]
 struct Options {
     grace: Option<i64>,
     propagation: Option<String>,
@@ -209,18 +210,18 @@ impl ApiServer {
         self.list_response(cx, served, objects, metadata)
     }
 
+    /// Deletes one object of a cluster-scoped resource because of something that has happened to another.
+    pub(crate) async fn delete_named(&self, served: &Served, name: &str) -> Result<(), ApiError> {
+        match self.delete_one(None, served, "", name, &Options::default()).await {
+            Err(error) if error.code != 404 => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Deletes every object of a resource, in the background of whatever happens to them.
     pub(crate) async fn delete_all(&self, served: &Served) -> Result<(), ApiError> {
         let range = self.store.range(&served.prefix(), None, 0, None).map_err(|e| store_failed(&e))?;
-        let options = Options {
-            grace: None,
-            propagation: None,
-            uid: None,
-            resource_version: None,
-            dry_run: false,
-            not_orphaned: false,
-            given: Value::Null,
-        };
+        let options = Options::default();
         for entry in range.entries {
             let object = stored::decode(served, &entry)?;
             match self.delete_one(None, served, meta::namespace(&object), meta::name(&object), &options).await {

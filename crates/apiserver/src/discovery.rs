@@ -42,26 +42,19 @@ pub fn answer(
         ["apis", group, version] => resource_list(catalogue, group, version).map(|d| ("application/json", d)),
         _ => return None,
     };
-    Some(document.map(|(content_type, document)| tagged(headers, content_type, format!("{document}\n").into())))
+    Some(document.and_then(|(content_type, document)| tagged(headers, content_type, format!("{document}\n").into())))
 }
 
-/// A document with its hash as ETag, or 304 for a client that has it.
-pub fn tagged(headers: &HeaderMap, content_type: &str, text: Bytes) -> Response<Body> {
-    let tag = format!("\"{}\"", hash(&text));
-    let mut response = if headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes()) {
-        let mut response = Response::new(client::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response
-    } else {
-        respond::typed(StatusCode::OK, content_type, text)
-    };
-    let out = response.headers_mut();
-    if let Ok(tag) = tag.parse() {
-        out.insert(header::ETAG, tag);
-    }
-    out.insert(header::VARY, header::HeaderValue::from_static("Accept"));
-    out.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("public"));
-    response
+/// A document of discovery, which caches may keep.
+///
+/// # Errors
+/// None of its own.
+pub fn tagged(headers: &HeaderMap, content_type: &str, text: Bytes) -> Result<Response<Body>, ApiError> {
+    let hash = hash(&text);
+    let mut response =
+        respond::tagged(headers, &hash, "Accept", || Ok(respond::typed(StatusCode::OK, content_type, text)))?;
+    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("public"));
+    Ok(response)
 }
 
 /// The hash upstream names documents by: SHA-512 in upper-case hexadecimal.

@@ -39,6 +39,7 @@ pub fn user_of(
             namespace,
             name,
             path: "",
+            fields: "",
         };
         authorize(&attributes).map_err(|why| {
             let plain = resource.split('/').next().unwrap_or_default();

@@ -4,6 +4,7 @@
 //! [`ApiServer`] is the only one to touch the store. It answers requests over TLS ([`ApiServer::serve`]) and from inside
 //! the process ([`ApiServer::client`]), both through the same pipeline.
 
+mod addresses;
 mod admission;
 mod aggregated;
 mod authorize;
@@ -24,6 +25,7 @@ mod impersonate;
 mod listing;
 mod managers;
 mod metrics;
+mod nodes;
 mod openapi;
 mod outbound;
 mod proxy;
@@ -66,6 +68,7 @@ use crate::request::{ResourceRequest, Target};
 use crate::served::no_such_resource;
 use crate::websocket::{Cut, Knock};
 
+pub use crate::admission::node::is_reserved_label;
 pub use crate::aggregated::FrontProxy;
 pub use crate::health::KUBERNETES;
 pub use crate::streams::KubeletClient;
@@ -81,6 +84,8 @@ pub struct ApiServer {
     tokens: TokenKey,
     /// Roles and bindings as they are stored.
     policy: RwLock<Policy>,
+    /// Which objects belong to which nodes.
+    nodes: RwLock<auth::node::Graph>,
     /// Admission policies as they are stored.
     policies: RwLock<Arc<admission::policies::Policies>>,
     /// What is served.
@@ -122,6 +127,7 @@ impl ApiServer {
         address: String,
     ) -> anyhow::Result<Arc<Self>> {
         let policy = RwLock::new(authorize::policy_of(store.as_ref())?);
+        let nodes = RwLock::new(nodes::graph_of(store.as_ref())?);
         let policies = RwLock::new(admission::policies::policies_of(store.as_ref())?);
         let services = definitions::stored_objects(store.as_ref(), |served| served.hooks().aggregates())?;
         let remotes = aggregated::remotes(&services);
@@ -141,6 +147,7 @@ impl ApiServer {
             kubelet,
             tokens,
             policy,
+            nodes,
             policies,
             address,
             ready: AtomicBool::new(false),
@@ -264,6 +271,7 @@ impl ApiServer {
                     namespace: "",
                     name: "",
                     path,
+                    fields: "",
                 });
                 refusal.map_err(|why| self.refuse(cx, "", "", "", &why))?;
                 let catalogue = self.catalogue();
@@ -289,6 +297,7 @@ impl ApiServer {
                     namespace: &r.namespace,
                     name: &r.name,
                     path,
+                    fields: cx.query.get("fieldSelector"),
                 });
                 refusal.map_err(|why| self.refuse(cx, &r.group, &r.resource, &r.name, &why))?;
                 self.answer_resource(cx, r, request).await

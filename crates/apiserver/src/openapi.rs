@@ -11,6 +11,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use object_model::{ApiError, Reason};
+use schema::messages::{v2, v3};
 use schema::openapi::{Op, Own};
 use serde_json::{Value, json};
 
@@ -52,26 +53,47 @@ impl Text {
     }
 
     /// The document for a client, in the form that it takes; without its content for one that has it already.
-    fn answer(&self, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
-        let tag = format!("\"{}\"", self.hash);
-        let known = headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes());
-        let mut response = if known {
-            let mut response = Response::new(client::empty());
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            response
-        } else if takes_gzip(headers) {
-            let mut response = respond::typed(StatusCode::OK, "application/json", self.gzip.clone());
-            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            response
-        } else {
-            respond::typed(StatusCode::OK, "application/json", self.plain()?)
-        };
-        let out = response.headers_mut();
-        if let Ok(tag) = HeaderValue::from_str(&tag) {
-            out.insert(header::ETAG, tag);
+    fn answer(&self, headers: &HeaderMap, form: Form) -> Result<Response<Body>, ApiError> {
+        respond::tagged(headers, &self.hash, "Accept, Accept-Encoding", || match form {
+            Form::Json if takes_gzip(headers) => {
+                let mut response = respond::typed(StatusCode::OK, "application/json", self.gzip.clone());
+                response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                Ok(response)
+            }
+            Form::Json => Ok(respond::typed(StatusCode::OK, "application/json", self.plain()?)),
+            // Asked for once in a while, so it is not kept beside the text.
+            Form::Protobuf(media_type, encode) => {
+                let document = serde_json::from_slice(&self.plain()?).map_err(|e| ApiError::internal(e.to_string()))?;
+                Ok(respond::typed(StatusCode::OK, media_type, encode(&document)))
+            }
+        })
+    }
+}
+
+/// The form of a document that a client takes.
+#[derive(Clone, Copy)]
+enum Form {
+    Json,
+    /// The media type, and how a document is written in it.
+    Protobuf(&'static str, fn(&Value) -> Vec<u8>),
+}
+
+impl Form {
+    /// The first form of a header `Accept` that documents of a version, `v2` or `v3`, come in.
+    fn of(accept: &str, version: &str) -> Option<Self> {
+        if accept.is_empty() {
+            return Some(Self::Json);
         }
-        out.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-        Ok(response)
+        let (media_type, encode): (_, fn(&Value) -> Vec<u8>) = match version {
+            "v2" => (v2::MEDIA_TYPE, v2::encode),
+            _ => (v3::MEDIA_TYPE, v3::encode),
+        };
+        accept.split(',').find_map(|clause| match clause.split(';').next().unwrap_or_default().trim() {
+            "*/*" | "application/*" | "application/json" => Some(Self::Json),
+            // Clients write the version in this media type with `@` or with a dot.
+            other if other.replace('@', ".") == media_type => Some(Self::Protobuf(media_type, encode)),
+            _ => None,
+        })
     }
 }
 
@@ -183,8 +205,19 @@ fn operations(served: &Served) -> Vec<Op> {
     let object = format!("{collection}/{{name}}");
     for verb in served.verbs.iter().copied() {
         match verb {
-            // A watch is a list with a parameter, and has no operation of its own here.
-            "watch" => {}
+            // What definitions make is not told of below these paths, which are deprecated.
+            "watch" if served.is_custom() => {}
+            "watch" => {
+                let event = model("meta.v1.WatchEvent");
+                let old = |path: &str| format!("/{}/watch{path}", path_of(served));
+                let all = format!("/{}", served.plural());
+                let here = format!("{place}{all}");
+                op(old(&here), "watchlist", kind.clone(), None, event.clone(), None);
+                op(old(&format!("{here}/{{name}}")), verb, kind.clone(), None, event.clone(), None);
+                if served.namespaced() {
+                    op(old(&all), "watchlist", kind.clone(), None, event, None);
+                }
+            }
             "list" => {
                 op(collection.clone(), verb, kind.clone(), None, list.clone(), None);
                 if served.namespaced() {
@@ -260,37 +293,35 @@ pub fn answer(
     let rest = path.strip_prefix("/openapi/")?.trim_end_matches('/');
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let documents = catalogue.documents();
-    // Clients write the version in this media type with `@` or with a dot.
-    if rest == "v2" && accept.contains("com.github.proto-openapi.spec.v2") {
-        // Asked for once in a while, so it is not kept beside the text.
-        let document = documents
-            .v2(catalogue)
-            .plain()
-            .and_then(|text| serde_json::from_slice(&text).map_err(|e| ApiError::internal(e.to_string())));
-        let message = document.map(|document| schema::swagger::encode(&document));
-        return Some(message.map(|m| respond::typed(StatusCode::OK, schema::swagger::MEDIA_TYPE, m)));
-    }
-    let accepts_json = accept.is_empty() || accept.contains("json") || accept.contains("*/*");
-    if !accepts_json {
+    let document = match rest {
+        // Where the others lie is told in JSON alone.
+        "v3" => return Some(tagged(headers, "application/json", documents.index.clone().into())),
+        "v2" => Some((documents.v2(catalogue), None)),
+        _ => rest.strip_prefix("v3/").and_then(|path| Some((documents.version(path)?, Some(path)))),
+    };
+    let Some((text, path)) = document else { return Some(Err(no_such_resource())) };
+    let Some(form) = Form::of(accept, &rest[..2]) else {
         return Some(Err(ApiError::new(
             Reason::NotAcceptable,
             "only the following media types are accepted: application/json",
         )));
-    }
-    Some(match rest {
-        "v2" => documents.v2(catalogue).answer(headers),
-        "v3" => Ok(tagged(headers, "application/json", documents.index.clone().into())),
-        _ => match rest.strip_prefix("v3/").and_then(|path| Some((path, documents.version(path)?))) {
-            Some((path, version)) => version_document(headers, path, version, query.get("hash")),
-            None => Err(no_such_resource()),
-        },
+    };
+    Some(match path {
+        Some(path) => version_document(headers, path, text, query.get("hash"), form),
+        None => text.answer(headers, form),
     })
 }
 
 /// A year, as caches count: what a hash names never changes.
 const YEAR: i64 = 365 * 24 * 3600;
 
-fn version_document(headers: &HeaderMap, path: &str, version: &Text, asked: &str) -> Result<Response<Body>, ApiError> {
+fn version_document(
+    headers: &HeaderMap,
+    path: &str,
+    version: &Text,
+    asked: &str,
+    form: Form,
+) -> Result<Response<Body>, ApiError> {
     let hash = &version.hash;
     if !asked.is_empty() && asked != hash {
         let mut response = Response::new(client::empty());
@@ -300,7 +331,7 @@ fn version_document(headers: &HeaderMap, path: &str, version: &Text, asked: &str
         }
         return Ok(response);
     }
-    let mut response = version.answer(headers)?;
+    let mut response = version.answer(headers, form)?;
     let headers = response.headers_mut();
     if !asked.is_empty() {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));

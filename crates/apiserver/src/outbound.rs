@@ -3,12 +3,12 @@
 //! Kinds named here, and why: Service and EndpointSlice, because a webhook is named by the Service in front of it.
 
 use std::io::ErrorKind;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
-use client::{Body, BodyError, BoxError};
+use client::{Body, BodyError, BoxError, drop_hop_by_hop, is_upgrade};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1::SendRequest;
@@ -29,18 +29,9 @@ use crate::{ApiServer, stored};
 const ANSWER_MAX: usize = 16 << 20;
 /// How long a connection may take to come about.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Headers that are about one connection, and go no further (RFC 9110, section 7.6.1, and what was in use before).
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+/// How long a connection to a webhook waits for the next question, and how many wait (upstream's numbers).
+const IDLE_FOR: Duration = Duration::from_secs(90);
+const IDLE_MAX: usize = 25;
 
 /// Somebody to speak to.
 pub(crate) struct Peer {
@@ -59,12 +50,37 @@ pub(crate) struct Webhook {
     config: Value,
     /// Whom to trust; the authorities are read when it is first called.
     tls: OnceLock<Arc<ClientConfig>>,
+    /// Connections that wait for the next question.
+    idle: Mutex<Vec<Idle>>,
+}
+
+/// A connection that waits.
+struct Idle {
+    to: (String, u16),
+    since: Instant,
+    sender: SendRequest<Body>,
 }
 
 impl Webhook {
     /// That of a `clientConfig`.
     pub fn new(config: Value) -> Self {
-        Self { config, tls: OnceLock::new() }
+        Self { config, tls: OnceLock::new(), idle: Mutex::default() }
+    }
+
+    /// A connection to an address that waits; what has waited for too long, or was closed, goes.
+    fn take_idle(&self, to: &(String, u16)) -> Option<SendRequest<Body>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|one| one.since.elapsed() < IDLE_FOR && one.sender.is_ready());
+        let at = idle.iter().rposition(|one| one.to == *to)?;
+        Some(idle.swap_remove(at).sender)
+    }
+
+    /// Keeps a connection for the next question.
+    fn keep(&self, to: (String, u16), sender: SendRequest<Body>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_MAX {
+            idle.push(Idle { to, since: Instant::now(), sender });
+        }
     }
 
     fn service(&self, field: &str) -> &str {
@@ -210,16 +226,36 @@ impl ApiServer {
             let peer = self.peer_of(webhook)?;
             let path: Uri = url.parse().with_context(|| format!("read URL {url}"))?;
             let path = path.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-            let mut sender = self.dial(&peer).await?;
-            let request = Request::post(path)
-                .header(header::HOST, format!("{}:{}", peer.name, webhook.port()))
-                .header(header::CONTENT_TYPE, "application/json")
-                .header(header::ACCEPT, "application/json, */*")
-                .header(header::USER_AGENT, "kube-apiserver-admission")
-                .body(client::full(question.to_string()))?;
-            let answer = sender.send_request(request).await?;
+            let to = (peer.host.clone(), peer.port);
+            let text = bytes::Bytes::from(question.to_string());
+            let request = || {
+                Request::post(&path)
+                    .header(header::HOST, format!("{}:{}", peer.name, webhook.port()))
+                    .header(header::CONTENT_TYPE, "application/json")
+                    .header(header::ACCEPT, "application/json, */*")
+                    .header(header::USER_AGENT, "kube-apiserver-admission")
+                    .body(client::full(text.clone()))
+            };
+            let mut kept = None;
+            if let Some(mut sender) = webhook.take_idle(&to) {
+                match sender.send_request(request()?).await {
+                    Ok(answer) => kept = Some((sender, answer)),
+                    // The other side has closed it meanwhile: that says nothing of the question.
+                    Err(error) if error.is_canceled() || error.is_closed() || error.is_incomplete_message() => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let (sender, answer) = match kept {
+                Some(both) => both,
+                None => {
+                    let mut sender = self.dial(&peer).await?;
+                    let answer = sender.send_request(request()?).await?;
+                    (sender, answer)
+                }
+            };
             let status = answer.status();
             let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|e| anyhow::anyhow!(e))?;
+            webhook.keep(to, sender);
             Ok((status, body.to_bytes()))
         };
         let timely = tokio::time::timeout(timeout, asked).await;
@@ -302,23 +338,4 @@ pub(crate) struct Endpoint {
     pub port: u16,
     /// The object that has the address (`targetRef`).
     pub target: Value,
-}
-
-/// Whether a request wants to go on in another protocol.
-pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
-    let wanted = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    headers.contains_key(header::UPGRADE)
-        && wanted.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
-}
-
-/// Removes what is about one connection alone, also as the headers themselves say.
-fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(',').filter_map(|name| name.trim().parse().ok()).collect::<Vec<_>>())
-        .collect();
-    named.iter().for_each(|name| while headers.remove(name).is_some() {});
-    HOP_BY_HOP.iter().for_each(|name| while headers.remove(*name).is_some() {});
 }

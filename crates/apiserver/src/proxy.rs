@@ -7,13 +7,13 @@ mod links;
 
 use std::net::IpAddr;
 
-use client::Body;
+use client::{Body, is_upgrade};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use object_model::{ApiError, Reason};
 
 use crate::context::Context;
 use crate::finish::Foreign;
-use crate::outbound::{Endpoint, Peer, is_upgrade};
+use crate::outbound::{Endpoint, Peer};
 use crate::request::ResourceRequest;
 use crate::served::Served;
 use crate::server::Client;

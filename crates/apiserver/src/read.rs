@@ -23,8 +23,6 @@ const WAIT_FOR_REVISION: Duration = Duration::from_secs(3);
 pub(crate) struct Selection {
     labels: LabelSelector,
     fields: FieldSelector,
-    /// The one object that the path names; empty for all.
-    name: String,
     served: Served,
 }
 
@@ -48,26 +46,25 @@ impl Selection {
                 }));
             }
         }
-        Ok(Self { labels, fields, name: String::new(), served: served.clone() })
+        Ok(Self { labels, fields, served: served.clone() })
     }
 
-    /// The same of one object alone, where a name is given and is not selected by already.
-    pub fn of_one(mut self, name: &str) -> Self {
-        if !self.fields.terms.iter().any(|(path, _, _)| path == "metadata.name") {
-            name.clone_into(&mut self.name);
+    /// The same, of the object that the path names, where it names one.
+    pub fn named(mut self, name: &str) -> Self {
+        if !name.is_empty() {
+            self.fields.terms.push(("metadata.name".to_owned(), name.to_owned(), true));
         }
         self
     }
 
     /// Whether every object is wanted.
     pub fn is_everything(&self) -> bool {
-        self.labels.is_everything() && self.fields.is_everything() && self.name.is_empty()
+        self.labels.is_everything() && self.fields.is_everything()
     }
 
     /// Whether this object is wanted.
     pub fn matches(&self, object: &Value) -> bool {
-        (self.name.is_empty() || self.name == meta::name(object))
-            && self.labels.matches_object(object)
+        self.labels.matches_object(object)
             && self.fields.matches(|path| match path {
                 "metadata.name" => Some(meta::name(object).to_owned()),
                 "metadata.namespace" => Some(meta::namespace(object).to_owned()),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use client::Body;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use object_model::ApiError;
 use serde_json::{Value, json};
 use store::Entry;
@@ -43,6 +43,32 @@ pub fn typed(status: StatusCode, content_type: &str, text: impl Into<Bytes>) -> 
         response.headers_mut().insert(header::CONTENT_TYPE, value);
     }
     response
+}
+
+/// A document with its hash as ETag; without its content for a client that has it already.
+///
+/// # Errors
+/// Those of what makes the answer.
+pub fn tagged(
+    headers: &HeaderMap,
+    hash: &str,
+    vary: &'static str,
+    answer: impl FnOnce() -> Result<Response<Body>, ApiError>,
+) -> Result<Response<Body>, ApiError> {
+    let tag = format!("\"{hash}\"");
+    let mut response = if headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes()) {
+        let mut response = Response::new(client::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        answer()?
+    };
+    let out = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        out.insert(header::ETAG, tag);
+    }
+    out.insert(header::VARY, HeaderValue::from_static(vary));
+    Ok(response)
 }
 
 /// Whether an answer is JSON.

@@ -99,7 +99,12 @@ impl ApiServer {
                 if namespace.is_empty() {
                     return Err(ApiError::bad_request("no namespace on request"));
                 }
-                rules_status(&self.with_policy(|policy| policy.rules_of(&cx.user, namespace)))
+                let mut status = rules_status(&self.with_policy(|policy| policy.rules_of(&cx.user, namespace)));
+                if auth::node::name_of(&cx.user).is_some() {
+                    status["incomplete"] = true.into();
+                    status["evaluationError"] = "node authorizer does not support user rule resolution".into();
+                }
+                status
             }
             "TokenReview" if review["spec"]["token"].as_str().unwrap_or_default().is_empty() => {
                 return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
@@ -134,8 +139,9 @@ impl ApiServer {
             namespace: &namespace,
             name: &name,
             path: &path,
+            fields: &selected_fields(&asked["fieldSelector"]),
         };
-        let (allowed, reason) = self.with_policy(|policy| policy.verdict(&attributes));
+        let (allowed, reason) = self.verdict_on(&attributes);
         let mut status = json!({"allowed": allowed});
         if !reason.is_empty() {
             status["reason"] = reason.into();
@@ -160,6 +166,19 @@ impl ApiServer {
 pub(crate) fn audiences(spec: &Value) -> Vec<String> {
     let named = strings(&spec["audiences"]);
     if named.is_empty() { vec![ISSUER.to_owned()] } else { named }
+}
+
+/// The field selector of a question, as a query would hold it. What no query can say is left out.
+fn selected_fields(asked: &Value) -> String {
+    if let Some(raw) = asked["rawSelector"].as_str() {
+        return raw.to_owned();
+    }
+    let requirements = asked["requirements"].as_array().into_iter().flatten();
+    let terms = requirements.filter_map(|one| match (one["operator"].as_str()?, strings(&one["values"]).as_slice()) {
+        ("In", [value]) => Some(format!("{}={value}", one["key"].as_str()?)),
+        _ => None,
+    });
+    terms.collect::<Vec<_>>().join(",")
 }
 
 fn strings(list: &Value) -> Vec<String> {

@@ -81,6 +81,7 @@ impl ApiServer {
             namespace: &request.namespace,
             name: &request.name,
             path: "",
+            fields: "",
         });
         refusal.map_err(|why| ApiError::forbidden(&request.group, &request.resource, &request.name, &why))
     }

@@ -85,7 +85,7 @@ impl ApiServer {
         request: &ResourceRequest,
         reference: &Value,
     ) -> Result<(Option<Bound>, Option<(String, String)>), ApiError> {
-        let node_asks = cx.user.is_in("system:nodes");
+        let node_asks = auth::node::name_of(&cx.user).is_some();
         let refused = |why: &str| {
             Err(ApiError::forbidden("", "serviceaccounts/token", &request.name, format!("node requested {why}")))
         };
@@ -106,6 +106,9 @@ impl ApiServer {
                 )));
             }
         };
+        if node_asks && text("uid").is_empty() {
+            return refused("token with a pod binding without a uid");
+        }
         let name = text("name");
         let object = self
             .stored_object(resource, &request.namespace, name)?
@@ -129,7 +132,7 @@ impl ApiServer {
             )));
         }
         let node = object["spec"]["nodeName"].as_str().unwrap_or_default();
-        if node_asks && cx.user.name != format!("system:node:{node}") {
+        if auth::node::name_of(&cx.user).is_some_and(|asking| asking != node) {
             return refused("token bound to a pod scheduled on a different node");
         }
         let node =

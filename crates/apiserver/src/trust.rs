@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use client::AnyCertificate;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
@@ -29,7 +30,8 @@ pub(crate) struct Identity {
 /// When a certificate or key cannot be used.
 pub(crate) fn trust(bundle: &[u8], blind: bool, identity: Option<Identity>) -> Result<Arc<ClientConfig>> {
     let builder = if blind {
-        ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Anybody::new()?))
+        let provider = CryptoProvider::get_default().cloned().context("find the provider of cryptography")?;
+        ClientConfig::builder().dangerous().with_custom_certificate_verifier(AnyCertificate::new(provider))
     } else {
         let (mut roots, mut given) = (RootCertStore::empty(), Vec::new());
         let of_host = HOST_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
@@ -123,50 +125,5 @@ impl ServerCertVerifier for Bundle {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.authorities.supported_verify_schemes()
-    }
-}
-
-/// Takes any certificate, for who asks for that (`insecureSkipTLSVerify`); the handshake must still be by its key.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl Anybody {
-    fn new() -> Result<Self> {
-        CryptoProvider::get_default().cloned().map(Self).context("find the provider of cryptography")
-    }
-}
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

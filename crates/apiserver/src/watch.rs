@@ -67,7 +67,7 @@ impl ApiServer {
         request: &ResourceRequest,
         served: &Served,
     ) -> Result<Response<Body>, ApiError> {
-        let selection = Selection::of(cx, served)?.of_one(&request.name);
+        let selection = Selection::of(cx, served)?.named(&request.name);
         let (format, view) = cx.accept.for_watch(served.is_custom())?;
         let bookmarks = cx.query.flag("allowWatchBookmarks");
         let initial = match (cx.query.get("sendInitialEvents"), cx.query.get("resourceVersionMatch")) {

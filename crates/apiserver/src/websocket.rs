@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Buf as _, Bytes, BytesMut};
-use client::{Body, BoxError};
+use client::{Body, BoxError, is_upgrade};
 use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
@@ -18,7 +18,6 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode};
 
 use crate::ApiServer;
-use crate::outbound::is_upgrade;
 
 /// How long a client may take to answer that the connection ends.
 const FAREWELL: Duration = Duration::from_secs(1);

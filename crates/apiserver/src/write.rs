@@ -12,7 +12,6 @@ use store::{Durability, Entry, Expect, Op, StoreError, Write};
 
 use crate::admission::question::{Operation, Question};
 use crate::admission::{chain, quota};
-use crate::claims::Taken;
 use crate::context::{Context, too_large, unsupported_media_type};
 use crate::managers::{self, Writer};
 use crate::request::ResourceRequest;
@@ -123,7 +122,9 @@ impl ApiServer {
             }
             match self.put(served, &request.namespace, &name, Expect::Absent, object).await {
                 Ok(entry) => {
-                    claimed.into_iter().for_each(Taken::keep);
+                    if let Some(taken) = claimed {
+                        self.keep_claims(served, object, taken).await;
+                    }
                     quota::note(self, charge).await;
                     if served.converts() && !served.by_webhook() {
                         return Ok(Written { object: stored::decode(served, &entry)?, entry: None });
@@ -406,7 +407,9 @@ impl ApiServer {
             };
             match written {
                 Ok(entry) => {
-                    claimed.into_iter().for_each(Taken::keep);
+                    if let Some(taken) = claimed {
+                        self.keep_claims(served, &object, taken).await;
+                    }
                     quota::note(self, charge).await;
                     meta::set(&mut object, "resourceVersion", entry.mod_revision.to_string());
                     return Ok(Written { object, entry: Some(entry) });
@@ -506,7 +509,14 @@ impl ApiServer {
         };
         let key = served.key(namespace, name);
         let _under_way = self.define(served);
-        let written = self.store.write(Write { key, expect, op: Op::Put(value), durability }).await?;
+        self.tie(served, namespace, name, object);
+        let written = match self.store.write(Write { key, expect, op: Op::Put(value), durability }).await {
+            Ok(written) => written,
+            Err(error) => {
+                self.tie_again(served, namespace, name);
+                return Err(error);
+            }
+        };
         self.follow(served, namespace, name);
         Ok(written)
     }
@@ -520,10 +530,14 @@ impl ApiServer {
     ) -> Result<Arc<Entry>, StoreError> {
         let expect = Expect::Revision(revision);
         let key = served.key(namespace, name);
-        let _under_way = self.define(served);
+        let under_way = self.define(served);
         let gone = self.store.write(Write { key, expect, op: Op::Delete, durability: Durability::Synced }).await?;
-        self.unclaim(served, &gone);
         self.follow(served, namespace, name);
+        self.tie_again(served, namespace, name);
+        drop(under_way);
+        if let Some(release) = self.release(served, &gone) {
+            release.await;
+        }
         Ok(gone)
     }
 }

@@ -245,6 +245,33 @@ async fn schemas_are_named_by_their_hash_and_old_names_lead_to_new_ones() {
 }
 
 #[tokio::test]
+async fn schemas_come_as_messages_to_those_who_ask_for_them() {
+    let c = Cluster::start().await;
+    for (path, version, first) in
+        [("/openapi/v2", "v2", b"\x0a\x032.0"), ("/openapi/v3/apis/apps/v1", "v3", b"\x0a\x053.0")]
+    {
+        let media = format!("application/com.github.proto-openapi.spec.{version}.v1.0+protobuf");
+        for asked in [media.clone(), media.replace(".v1.0", "@v1.0"), format!("text/html, {media}, application/json")] {
+            let answer = c.raw("GET", path, &[("accept", &asked)], "").await;
+            assert_eq!((answer.code, answer.header("content-type")), (200, media.as_str()), "{path} {asked}");
+            assert!(answer.bytes.starts_with(first), "{:?}", &answer.bytes[..8]);
+            assert_eq!(answer.header("etag"), c.get(path).await.header("etag"));
+            let known = [("accept", asked.as_str()), ("if-none-match", answer.header("etag"))];
+            assert_eq!(c.raw("GET", path, &known, "").await.code, 304);
+        }
+        let answer = c.raw("GET", path, &[("accept", "application/vnd.kubernetes.protobuf")], "").await;
+        assert_eq!(answer.code, 406);
+    }
+    let index = c.raw("GET", "/openapi/v3", &[("accept", "application/vnd.kubernetes.protobuf")], "").await;
+    assert!(index.ok()["paths"]["api/v1"].is_object());
+    let document = c.get("/openapi/v2").await.ok();
+    let watch = |path: &str| document["paths"][path]["get"]["operationId"].clone();
+    assert_eq!(watch("/api/v1/watch/nodes/{name}"), "watchCoreV1Node");
+    assert_eq!(watch("/apis/apps/v1/watch/deployments"), "watchAppsV1DeploymentListForAllNamespaces");
+    assert!(document["paths"]["/api/v1/watch/bindings"].is_null());
+}
+
+#[tokio::test]
 async fn a_body_that_is_not_the_object_is_refused_and_nothing_is_made() {
     let c = Cluster::start().await;
     let before = c.store.revision();

@@ -148,6 +148,41 @@ const EDITED: &[Rule] = &[
     ),
 ];
 
+/// The role of nodes.
+const NODE: &str = "system:node";
+
+/// What every node may (upstream: `NodeRules`).
+const OF_NODES: &[Rule] = &[
+    RECORD,
+    on(CREATE, &["authentication.k8s.io"], &["tokenreviews"]),
+    on(CREATE, &["authorization.k8s.io"], &["localsubjectaccessreviews", "subjectaccessreviews"]),
+    on(READ, &[""], &["services"]),
+    on(&["create", "get", "list", "watch"], &[""], &["nodes"]),
+    on(CHANGE, &[""], &["nodes", "nodes/status", "pods/status"]),
+    on(&["create", "delete"], &[""], &["pods"]),
+    on(CREATE, &[""], &["pods/eviction", "serviceaccounts/token"]),
+    on(READ, &[""], &["configmaps", "secrets"]),
+    on(&["get"], &[""], &["endpoints", "persistentvolumeclaims", "persistentvolumes", "serviceaccounts"]),
+    on(&["get", "patch", "update"], &[""], &["persistentvolumeclaims/status"]),
+    on(
+        &["create", "get", "list", "watch"],
+        &["certificates.k8s.io"],
+        &["certificatesigningrequests", "podcertificaterequests"],
+    ),
+    on(READ, &["certificates.k8s.io"], &["clustertrustbundles"]),
+    on(&["create", "delete", "get", "patch", "update"], &["coordination.k8s.io"], &["leases"]),
+    on(&["get"], &["storage.k8s.io"], &["volumeattachments"]),
+    on(READ, &["storage.k8s.io"], &["csidrivers"]),
+    on(&["create", "delete", "get", "patch", "update"], &["storage.k8s.io"], &["csinodes"]),
+    on(READ, &["node.k8s.io"], &["runtimeclasses"]),
+    on(&["get"], &["resource.k8s.io"], &["resourceclaims"]),
+    on(
+        &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+        &["resource.k8s.io"],
+        &["resourceslices"],
+    ),
+];
+
 const ROLES: &[Role] = &[
     Role {
         name: "cluster-admin",
@@ -321,39 +356,18 @@ const ROLES: &[Role] = &[
         ],
         subjects: &[Subject::User("system:ingress")],
     },
-    // A kubelet. Which objects of these it may touch is the question of a node authoriser, which is still to come: until
-    // then the role is bound to all nodes.
+    // What nodes are, bound to none of them: which objects each may touch says the node authoriser, by these rules.
+    Role { name: NODE, aggregates_to: &[], rules: OF_NODES, subjects: &[] },
+    // Who keeps the volumes on the node's disk: how far they have grown, and that their data is gone.
     Role {
-        name: "system:node",
+        name: "system:local-volumes",
         aggregates_to: &[],
         rules: &[
             RECORD,
-            on(CREATE, &["authentication.k8s.io"], &["tokenreviews"]),
-            on(CREATE, &["authorization.k8s.io"], &["localsubjectaccessreviews", "subjectaccessreviews"]),
-            on(
-                READ,
-                &[""],
-                &[
-                    "configmaps",
-                    "nodes",
-                    "persistentvolumeclaims",
-                    "persistentvolumes",
-                    "pods",
-                    "secrets",
-                    "services",
-                    "serviceaccounts",
-                ],
-            ),
-            on(&["create", "delete", "patch", "update"], &[""], &["nodes"]),
-            on(CHANGE, &[""], &["nodes/status", "pods/status"]),
-            // Volumes on the node's disk: how far they have grown, and that their data is gone.
+            on(READ, &[""], &["persistentvolumeclaims", "persistentvolumes"]),
             on(CHANGE, &[""], &["persistentvolumeclaims/status", "persistentvolumes"]),
-            on(&["create", "delete"], &[""], &["pods"]),
-            on(CREATE, &[""], &["pods/eviction", "serviceaccounts/token"]),
-            on(READ, &["storage.k8s.io"], &["csidrivers", "storageclasses", "volumeattachments"]),
-            on(&["create", "delete", "get", "patch", "update"], &["coordination.k8s.io"], &["leases"]),
         ],
-        subjects: &[Subject::Group("system:nodes")],
+        subjects: &[Subject::User("system:local-volumes")],
     },
 ];
 
@@ -371,11 +385,17 @@ pub fn objects() -> Vec<Value> {
     for row in ROLES {
         let rules: Vec<Value> = row.rules.iter().map(rule).collect();
         objects.push(cluster_role(row.name, rules.into(), row.aggregates_to));
-        if !row.subjects.is_empty() {
+        // The binding of nodes is there and binds nobody.
+        if !row.subjects.is_empty() || row.name == NODE {
             objects.push(cluster_role_binding(row.name, row.subjects.iter().map(subject).collect()));
         }
     }
     objects
+}
+
+/// What the node authoriser lets every node do.
+pub fn node_rules() -> Vec<crate::Rule> {
+    crate::Rule::all_of(&json!({"rules": OF_NODES.iter().map(rule).collect::<Vec<_>>()}))
 }
 
 /// The role and the binding of a controller, which acts as the service account of its name (upstream: `system:controller:…`).

@@ -25,6 +25,8 @@ pub struct Attributes<'a> {
     pub name: &'a str,
     /// The path, for what is no resource.
     pub path: &'a str,
+    /// The field selector of a list or a watch, as it was given.
+    pub fields: &'a str,
 }
 
 /// What a binding points at: a ClusterRole, or a Role of the binding's namespace.
@@ -72,8 +74,7 @@ impl Policy {
     pub fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), String> {
         match self.verdict(attributes) {
             (true, _) => Ok(()),
-            (false, reason) if reason.is_empty() => Err(refusal(attributes)),
-            (false, reason) => Err(format!("{}: {reason}", refusal(attributes))),
+            (false, reason) => Err(refusal(attributes, &reason)),
         }
     }
 
@@ -228,7 +229,13 @@ impl Subject {
     }
 }
 
-fn refusal(a: &Attributes<'_>) -> String {
+/// The sentence upstream says, with the reason where there is one.
+pub fn refusal(a: &Attributes<'_>, reason: &str) -> String {
+    let sentence = sentence(a);
+    if reason.is_empty() { sentence } else { format!("{sentence}: {reason}") }
+}
+
+fn sentence(a: &Attributes<'_>) -> String {
     let user = &a.user.name;
     if a.resource.is_empty() {
         return format!("User \"{user}\" cannot {} path \"{}\"", a.verb, a.path);
@@ -266,7 +273,7 @@ mod tests {
         resource: &'a str,
         namespace: &'a str,
     ) -> Attributes<'a> {
-        Attributes { user, verb, group, resource: resource.into(), namespace, name: "x", path: "" }
+        Attributes { user, verb, group, resource: resource.into(), namespace, name: "x", path: "", fields: "" }
     }
 
     #[test]
@@ -276,7 +283,7 @@ mod tests {
         let node = User::authenticated("system:node:a", &["system:nodes"]);
         let nobody = User::anonymous();
         assert!(policy.authorize(&asks(&admin, "delete", "", "secrets", "")).is_ok());
-        assert!(policy.authorize(&asks(&node, "patch", "", "pods/status", "default")).is_ok());
+        assert!(policy.authorize(&asks(&node, "patch", "", "pods/status", "default")).is_err(), "a graph says that");
         assert!(policy.authorize(&asks(&node, "create", "apps", "deployments", "default")).is_err());
         let path = |path| Attributes { path, ..asks(&nobody, "get", "", "", "") };
         assert!(policy.authorize(&path("/readyz")).is_ok());

@@ -6,6 +6,7 @@
 mod api;
 mod cache;
 pub mod clock;
+mod connection;
 mod events;
 mod queue;
 
@@ -14,5 +15,6 @@ pub use api::{
     empty, full,
 };
 pub use cache::{Cache, Cached, Change, Reflector};
+pub use connection::{AnyCertificate, drop_hop_by_hop, is_upgrade};
 pub use events::{EventType, Recorder};
 pub use queue::WorkQueue;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use object_model::{meta, time};
 use serde_json::{Value, json};
 
-use crate::certificate_signing::{KUBELET_CLIENT, REQUESTS, has, is_issued, kubelet_client};
+use crate::certificate_signing::{KUBELET_CLIENT, REQUESTS, is_issued, kubelet_client};
 use crate::cluster_role_aggregation::CLUSTER_ROLES;
 use crate::{Action, Controller, Key, Objects, Read, Writes};
 
@@ -30,7 +30,8 @@ fn nobody(_: &Value, _: &dyn Objects) -> Vec<Key> {
 }
 
 fn plan(request: &Value, objects: &dyn Objects, now: Timestamp) -> anyhow::Result<Vec<Action>> {
-    let answered = has(request, "Approved") || has(request, "Denied") || is_issued(request);
+    let answered =
+        meta::has_condition(request, "Approved") || meta::has_condition(request, "Denied") || is_issued(request);
     let spec = &request["spec"];
     if answered || spec["signerName"] != KUBELET_CLIENT {
         return Ok(Vec::new());
@@ -54,6 +55,7 @@ fn plan(request: &Value, objects: &dyn Objects, now: Timestamp) -> anyhow::Resul
             namespace: "",
             name: "",
             path: "",
+            fields: "",
         };
         policy.verdict(&attributes).0
     };

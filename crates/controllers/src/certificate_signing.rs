@@ -33,19 +33,13 @@ pub(crate) const CONTROLLER: Controller = Controller {
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 const SHORTEST: Duration = Duration::from_secs(600);
 
-/// Whether somebody has set a condition of a request.
-pub(crate) fn has(request: &Value, kind: &str) -> bool {
-    let conditions = request["status"]["conditions"].as_array();
-    conditions.into_iter().flatten().any(|c| c["type"] == kind && c["status"] == "True")
-}
-
 /// Whether a request has its certificate.
 pub(crate) fn is_issued(request: &Value) -> bool {
     request["status"]["certificate"].as_str().is_some_and(|certificate| !certificate.is_empty())
 }
 
 fn plan(request: &Value, _objects: &dyn Objects, now: Timestamp) -> anyhow::Result<Vec<Action>> {
-    if !has(request, "Approved") || has(request, "Failed") || is_issued(request) {
+    if !meta::has_condition(request, "Approved") || meta::has_condition(request, "Failed") || is_issued(request) {
         return Ok(Vec::new());
     }
     let usages: Vec<&str> =

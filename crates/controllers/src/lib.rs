@@ -5,6 +5,7 @@
 //!
 //! To add one: a file with a `CONTROLLER` row, and two lines here (its `mod`, and its place in [`CONTROLLERS`]).
 
+mod aggregated;
 mod api_registration;
 mod authority;
 mod certificate_approval;
@@ -36,6 +37,8 @@ mod rollout;
 mod root_ca;
 mod runner;
 mod service_account;
+mod service_addresses;
+mod service_cidr;
 mod service_pods;
 mod stateful_set;
 mod taint_eviction;
@@ -51,6 +54,7 @@ use client::{Cached, EventType, Patch, Resource};
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub use aggregated::Swept;
 pub use authority::Authority;
 pub use roles::rules;
 pub use runner::Manager;
@@ -68,6 +72,9 @@ pub(crate) static CONTROLLERS: &[&Controller] = &[
     &stateful_set::CONTROLLER,
     &daemon_set::CONTROLLER,
     &service_account::CONTROLLER,
+    &service_cidr::CONTROLLER,
+    &service_addresses::KEEPER,
+    &service_addresses::CLEANER,
     &node_lifecycle::CONTROLLER,
     &taint_eviction::CONTROLLER,
     &root_ca::CONTROLLER,
@@ -104,6 +111,10 @@ pub trait Objects {
     }
     /// Why the last thing that was to be created for the subject was not, if it was not.
     fn refused(&self) -> Option<&str> {
+        None
+    }
+    /// What a version of a group that somebody else answers for held in a namespace, when it was swept last.
+    fn swept(&self, _namespace_uid: &str, _version: &str) -> Option<Swept> {
         None
     }
     /// The certificate of the cluster's authority, in PEM.
@@ -174,6 +185,8 @@ pub enum Action {
     Update { resource: Resource, namespace: String, name: String, subresource: &'static str, object: Value },
     /// Delete an object with these `DeleteOptions`.
     Delete { resource: Resource, namespace: String, name: String, options: Value, event: Option<Note> },
+    /// Delete what a version of a group that somebody else answers for holds in a namespace, and note what is left.
+    Sweep { group: String, version: String, namespace: String, uid: String },
     /// Give a request for a certificate the certificate of the cluster's authority, valid for so long.
     Sign { resource: Resource, name: String, object: Value, valid: Duration },
     /// Tell people.
@@ -259,9 +272,9 @@ pub(crate) mod testing {
     use super::*;
     use object_model::meta;
 
-    /// A fixed set of objects, and the custom resources.
+    /// A fixed set of objects, the custom resources, and what aggregated APIs hold.
     #[derive(Default)]
-    pub struct Fixed(pub Vec<(Resource, Object)>, pub Vec<(Resource, bool)>);
+    pub struct Fixed(pub Vec<(Resource, Object)>, pub Vec<(Resource, bool)>, pub Vec<(String, Swept)>);
 
     impl Fixed {
         /// Adds an object.
@@ -292,6 +305,10 @@ pub(crate) mod testing {
         fn custom(&self) -> Vec<(Resource, bool)> {
             self.1.clone()
         }
+
+        fn swept(&self, _namespace_uid: &str, version: &str) -> Option<Swept> {
+            self.2.iter().find(|(known, _)| known == version).map(|(_, swept)| swept.clone())
+        }
     }
 
     /// A moment.
@@ -319,6 +336,7 @@ pub(crate) mod testing {
                 format!("update {} {name} {subresource} {detail}", resource.plural)
             }
             Action::Delete { resource, name, .. } => format!("delete {} {name}", resource.plural),
+            Action::Sweep { group, version, namespace, .. } => format!("sweep {group}/{version} {namespace}"),
             Action::Sign { name, valid, .. } => format!("sign {name} for {}s", valid.as_secs()),
             Action::Event(note) => format!("event {} {}", note.reason, note.message),
             Action::Again(after) => format!("again in {}s", after.as_secs()),

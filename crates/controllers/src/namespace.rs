@@ -7,13 +7,15 @@ use jiff::Timestamp;
 use object_model::{meta, time};
 use serde_json::{Value, json};
 
+use crate::aggregated::versions;
+use crate::api_registration::API_SERVICES;
 use crate::runner::NAMESPACED;
-use crate::{Action, Controller, NAMESPACES, Objects, PODS, Writes};
+use crate::{Action, Controller, NAMESPACES, Objects, PODS, Read, Swept, Writes};
 
 pub(crate) const CONTROLLER: Controller = Controller {
     name: "namespace-controller",
     subject: NAMESPACES,
-    reads: &[],
+    reads: &[Read { resource: API_SERVICES, wakes: |_, _| Vec::new() }],
     writes: &[
         Writes::Status,
         Writes::Shared { resource: NAMESPACES, because: "the finalizer in its spec is this controller's" },
@@ -24,6 +26,8 @@ pub(crate) const CONTROLLER: Controller = Controller {
 
 /// How long to wait before looking whether what was deleted has gone.
 const RECHECK: Duration = Duration::from_millis(100);
+/// The same, where somebody else has to answer for that.
+const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 
 fn plan(namespace: &Value, objects: &dyn Objects, now: Timestamp) -> anyhow::Result<Vec<Action>> {
     if meta::deletion_timestamp(namespace).is_none() {
@@ -60,7 +64,43 @@ fn plan(namespace: &Value, objects: &dyn Objects, now: Timestamp) -> anyhow::Res
             }
         }
     }
-    if remaining.is_empty() && unknown.is_empty() {
+    let mut trouble = Trouble {
+        failed: unknown.iter().map(|resource| format!("{resource} are not listed yet")).collect(),
+        undiscovered: Vec::new(),
+    };
+    let waits_for_us = !remaining.is_empty() || !unknown.is_empty();
+    let mut waits = waits_for_us;
+    for held in versions(objects) {
+        let version = format!("{}/{}", held.group, held.version);
+        let found = objects.swept(meta::uid(namespace), &version);
+        if !held.available {
+            trouble.undiscovered.push(format!("{version}: stale GroupVersion discovery: {version}"));
+            continue;
+        }
+        match found {
+            Some(Swept::Left(left, _)) if left.is_empty() => continue,
+            Some(Swept::Left(left, of)) => {
+                remaining
+                    .extend(left.iter().map(|(resource, count)| format!("{resource} has {count} resource instances")));
+                finalizers.extend(of);
+            }
+            Some(Swept::Unknown(why)) => trouble.undiscovered.push(format!("{version}: {why}")),
+            Some(Swept::Failed(all)) => {
+                trouble.failed.extend(all.iter().map(|(resource, why)| format!("{resource}: {why}")));
+            }
+            None => {}
+        }
+        waits = true;
+        if !pods {
+            actions.push(Action::Sweep {
+                group: held.group,
+                version: held.version,
+                namespace: name.to_owned(),
+                uid: meta::uid(namespace).to_owned(),
+            });
+        }
+    }
+    if !waits && trouble.undiscovered.is_empty() {
         let rest: Vec<&str> = pending.into_iter().filter(|f| *f != "kubernetes").collect();
         let mut object = namespace.clone();
         object["spec"]["finalizers"] = json!(rest);
@@ -73,7 +113,7 @@ fn plan(namespace: &Value, objects: &dyn Objects, now: Timestamp) -> anyhow::Res
         });
         return Ok(actions);
     }
-    let conditions = conditions(namespace, &remaining, &finalizers, &unknown, now);
+    let conditions = conditions(namespace, &remaining, &finalizers, &trouble, now);
     if namespace["status"]["conditions"] != conditions {
         actions.push(Action::Patch {
             resource: NAMESPACES,
@@ -84,7 +124,11 @@ fn plan(namespace: &Value, objects: &dyn Objects, now: Timestamp) -> anyhow::Res
             patch: json!({"status": {"conditions": conditions}}),
         });
     }
-    actions.push(Action::Again(RECHECK));
+    let never_swept = actions.iter().any(|action| match action {
+        Action::Sweep { group, version, uid, .. } => objects.swept(uid, &format!("{group}/{version}")).is_none(),
+        _ => false,
+    });
+    actions.push(Action::Again(if waits_for_us || never_swept { RECHECK } else { SWEEP_AGAIN }));
     Ok(actions)
 }
 
@@ -93,16 +137,19 @@ fn qualified(resource: Resource) -> String {
     format!("{}.{}", resource.plural, resource.group)
 }
 
-/// What is wrong with resources whose objects cannot be told.
-fn listing(unknown: &[String]) -> String {
-    unknown.iter().map(|resource| format!("{resource} are not listed yet")).collect::<Vec<_>>().join(", ")
+/// What keeps a namespace from being emptied.
+struct Trouble {
+    /// What could not be deleted, and why.
+    failed: Vec<String>,
+    /// Of whose resources nothing can be told, and why.
+    undiscovered: Vec<String>,
 }
 
 fn conditions(
     namespace: &Value,
     remaining: &[String],
     finalizers: &[String],
-    unknown: &[String],
+    trouble: &Trouble,
     now: Timestamp,
 ) -> Value {
     let old = namespace["status"]["conditions"].as_array();
@@ -124,9 +171,17 @@ fn conditions(
     json!([
         make(
             "NamespaceDeletionDiscoveryFailure",
-            false,
-            ("", "ResourcesDiscovered"),
-            "All resources successfully discovered".into()
+            !trouble.undiscovered.is_empty(),
+            ("DiscoveryFailed", "ResourcesDiscovered"),
+            if trouble.undiscovered.is_empty() {
+                "All resources successfully discovered".into()
+            } else {
+                format!(
+                    "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {}",
+                    trouble.undiscovered.len(),
+                    trouble.undiscovered.join(", ")
+                )
+            }
         ),
         make(
             "NamespaceDeletionGroupVersionParsingFailure",
@@ -136,12 +191,13 @@ fn conditions(
         ),
         make(
             "NamespaceDeletionContentFailure",
-            !unknown.is_empty(),
+            !trouble.failed.is_empty(),
             ("ContentDeletionFailed", "ContentDeleted"),
-            if unknown.is_empty() {
+            if trouble.failed.is_empty() {
                 "All content successfully deleted, may be waiting on finalization".into()
             } else {
-                format!("Failed to delete all resource types, {} remaining: {}", unknown.len(), listing(unknown))
+                let count = trouble.failed.len();
+                format!("Failed to delete all resource types, {count} remaining: {}", trouble.failed.join(", "))
             }
         ),
         make(
@@ -186,6 +242,40 @@ mod tests {
         assert!(brief(&plan(&namespace, &one, now()).expect("a plan")).contains("delete configmaps c"));
         let text = brief(&plan(&namespace, &Fixed::default(), now()).expect("a plan"));
         assert!(text.starts_with("update namespaces a finalize"), "{text}");
+    }
+
+    #[test]
+    fn aggregated_apis_are_swept_and_those_that_do_not_answer_are_waited_for() {
+        let namespace = json!({
+            "metadata": {"name": "a", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"finalizers": ["kubernetes"]},
+        });
+        let service = |available: &str| {
+            json!({
+                "metadata": {"name": "v1.e"}, "spec": {"group": "e", "version": "v1", "service": {"name": "s"}},
+                "status": {"conditions": [{"type": "Available", "status": available}]},
+            })
+        };
+        let said = |available: &str, swept: Option<Swept>| {
+            let mut objects = Fixed::default().with(API_SERVICES, service(available));
+            objects.2.extend(swept.map(|swept| ("e/v1".to_owned(), swept)));
+            brief(&plan(&namespace, &objects, now()).expect("a plan"))
+        };
+        let first = said("True", None);
+        assert!(first.starts_with("sweep e/v1 a\n") && first.ends_with("again in 0s\n"), "{first}");
+        let left = said("True", Some(Swept::Left(vec![("pies.e".into(), 2)], vec!["e/f".into()])));
+        assert!(left.starts_with("sweep e/v1 a\n") && left.ends_with("again in 1s\n"), "{left}");
+        assert!(
+            left.contains("pies.e has 2 resource instances") && left.contains("e/f in 1 resource instances"),
+            "{left}"
+        );
+        let failed = said("True", Some(Swept::Failed(vec![("pies.e".into(), "no".into())])));
+        assert!(failed.contains("Failed to delete all resource types, 1 remaining: pies.e: no"), "{failed}");
+        let gone = said("True", Some(Swept::Left(Vec::new(), Vec::new())));
+        assert!(gone.starts_with("update namespaces a finalize"), "{gone}");
+        let silent = said("False", None);
+        assert!(silent.contains(r#""reason":"DiscoveryFailed","status":"True""#), "{silent}");
+        assert!(silent.contains("e/v1: stale GroupVersion discovery: e/v1") && !silent.contains("sweep"), "{silent}");
     }
 
     #[test]

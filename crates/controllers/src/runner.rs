@@ -19,10 +19,11 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::aggregated::{self, Findings};
 use crate::authority::Authority;
 use crate::custom::{CustomResources, DEFINITIONS, Follower, decode_definition};
 use crate::garbage_collector::{self, GarbageCollector};
-use crate::{Action, CONTROLLERS, Controller, Key, Note, Object, Objects, Writes, some};
+use crate::{Action, CONTROLLERS, Controller, Key, NAMESPACES, Note, Object, Objects, Swept, Writes, some};
 
 /// How many subjects a controller works on at a time (upstream's default).
 const WORKERS: usize = 5;
@@ -52,6 +53,7 @@ fn stored(wanted: impl Fn(&kinds::Resource) -> bool) -> Vec<Resource> {
 pub(crate) struct Caches {
     by_resource: HashMap<Resource, Cache<Value>>,
     pub custom: CustomResources,
+    findings: Findings,
     root_ca: String,
 }
 
@@ -96,6 +98,10 @@ impl Objects for Caches {
         self.custom.namespaced()
     }
 
+    fn swept(&self, namespace_uid: &str, version: &str) -> Option<Swept> {
+        self.findings.get(namespace_uid, version)
+    }
+
     fn root_ca(&self) -> &str {
         &self.root_ca
     }
@@ -127,7 +133,16 @@ impl Manager {
     pub async fn run(self, cancel: CancellationToken) {
         let tasks = TaskTracker::new();
         let by_resource = STORED.iter().map(|r| (*r, Cache::new())).collect();
-        let caches = Arc::new(Caches { by_resource, custom: CustomResources::default(), root_ca: self.root_ca });
+        let (custom, findings) = (CustomResources::default(), Findings::default());
+        let caches = Arc::new(Caches { by_resource, custom, findings, root_ca: self.root_ca });
+        if let Some(namespaces) = caches.cache(NAMESPACES) {
+            let caches = Arc::downgrade(&caches);
+            namespaces.on_change(move |change| {
+                if let (Some(caches), Some(old), None) = (caches.upgrade(), change.old, change.new) {
+                    caches.findings.forget(&old.uid);
+                }
+            });
+        }
         let mut queues = Vec::new();
         for controller in CONTROLLERS {
             let queue = WorkQueue::new();
@@ -415,6 +430,10 @@ impl Worker {
                 self.wrote(resource, deleted)
                     .with_context(|| format!("delete {} {namespace}/{name}", resource.plural))?;
             }
+            Action::Sweep { group, version, namespace, uid } => {
+                let swept = aggregated::sweep(&self.client, &group, &version, &namespace).await;
+                self.caches.findings.note(&uid, &format!("{group}/{version}"), swept);
+            }
             Action::Sign { resource, name, mut object, valid } => {
                 let authority = self.authority.as_deref().context("there is no authority that signs")?;
                 let pem = authority
@@ -452,6 +471,7 @@ impl Worker {
     /// The table cannot lie: a write that is not declared does not happen.
     fn check_declared(&self, action: &Action) -> Result<()> {
         let (target, subresource, delete) = match action {
+            Action::Sweep { group, version, .. } => (Resource::named(group, version, "*"), "", true),
             Action::Create { resource, .. } => (*resource, "", false),
             Action::Patch { resource, subresource, .. } | Action::Update { resource, subresource, .. } => {
                 (*resource, *subresource, false)

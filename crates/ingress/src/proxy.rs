@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
+use client::{drop_hop_by_hop, is_upgrade};
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -26,18 +27,6 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it may take to begin its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Headers that concern one connection and are not handed on (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [&str; 8] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-];
-
 /// What all requests share.
 pub(crate) struct Proxy {
     pub current: Current,
@@ -70,25 +59,11 @@ fn host_of(parts: &request::Parts) -> (String, String) {
     (host.to_lowercase(), full)
 }
 
-/// Whether the client wants to speak another protocol on this connection.
-fn wants_upgrade(headers: &HeaderMap) -> bool {
-    let connection = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    headers.contains_key(UPGRADE)
-        && connection.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
-}
-
 /// The headers to hand on: without those of the connection, with those that tell of the client.
 fn handed_on(parts: &request::Parts, full_host: &str, client: IpAddr, tls: bool) -> HeaderMap {
     let mut headers = parts.headers.clone();
-    let named: Vec<String> = (headers.get_all(CONNECTION).iter())
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|word| word.trim().to_ascii_lowercase())
-        .collect();
-    let upgrade = wants_upgrade(&headers).then(|| headers.get(UPGRADE).cloned()).flatten();
-    for name in HOP_BY_HOP.iter().copied().chain(named.iter().map(String::as_str)).chain(["upgrade"]) {
-        headers.remove(name);
-    }
+    let upgrade = is_upgrade(&headers).then(|| headers.get(UPGRADE).cloned()).flatten();
+    drop_hop_by_hop(&mut headers);
     if let Some(protocol) = upgrade {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -114,7 +89,7 @@ fn handed_on(parts: &request::Parts, full_host: &str, client: IpAddr, tls: bool)
 impl Proxy {
     /// The answer to a request.
     pub async fn answer(&self, mut request: Request<Incoming>, client: IpAddr, tls: bool) -> Response<Body> {
-        let upgrade = wants_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
+        let upgrade = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
         let (host, full) = host_of(&parts);
         let table = self.current.get();
@@ -231,10 +206,7 @@ impl Proxy {
             });
             return response.map(BodyExt::boxed_unsync);
         }
-        let headers = response.headers_mut();
-        for name in HOP_BY_HOP {
-            headers.remove(name);
-        }
+        drop_hop_by_hop(response.headers_mut());
         let mut response = response.map(BodyExt::boxed_unsync);
         *response.version_mut() = Version::default();
         response

@@ -23,6 +23,7 @@ mod events;
 mod flowcontrol;
 pub mod indexes;
 pub mod meta;
+mod network;
 mod networking;
 mod node;
 mod pod_template;
@@ -43,6 +44,8 @@ mod walk;
 pub use certificates::signing_request::{Requested, issued_until, requested};
 pub use claim::{Claim, Pool};
 pub use k8s_openapi as k8s;
+pub use network::Network;
+pub use networking::ip_address::{ADDRESS_ALLOCATOR, MANAGED_BY};
 pub use violations::field_error;
 
 use object_model::FieldError;
@@ -461,6 +464,11 @@ pub trait Kind: Send + Sync {
 
     /// Whether a finalizer may be any qualified name; those of most built-in kinds have a domain and a path.
     fn any_finalizer(&self) -> bool {
+        false
+    }
+
+    /// Whether the objects say what belongs to which node: what kubelets may follows from them.
+    fn ties_to_nodes(&self) -> bool {
         false
     }
 

@@ -294,6 +294,12 @@ fn missing_subjects(old: &Value, wanted: &Value) -> Option<Value> {
         return None;
     }
     let mut subjects = old["subjects"].as_array().cloned().unwrap_or_default();
+    // What nodes may depends on the object since there is an authoriser of nodes; who was bound before that is not any more.
+    let all_nodes = |subject: &Value| subject["kind"] == "Group" && subject["name"] == "system:nodes";
+    if meta::name(wanted) == "system:node" && subjects.iter().any(all_nodes) {
+        subjects.retain(|subject| !all_nodes(subject));
+        return Some(json!({"subjects": subjects}));
+    }
     let own = wanted["subjects"].as_array().into_iter().flatten();
     let missing: Vec<Value> = own.filter(|subject| !subjects.contains(subject)).cloned().collect();
     subjects.extend(missing.iter().cloned());
@@ -303,6 +309,16 @@ fn missing_subjects(old: &Value, wanted: &Value) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_lose_the_role_that_all_of_them_had() {
+        let group = |name: &str| json!({"kind": "Group", "name": name});
+        let binding = |subjects: Value| json!({"metadata": {"name": "system:node"}, "subjects": subjects});
+        let old = binding(json!([group("system:nodes"), group("mine")]));
+        let mended = missing_subjects(&old, &binding(json!([])));
+        assert_eq!(mended, Some(json!({"subjects": [group("mine")]})));
+        assert_eq!(missing_subjects(&binding(json!([group("mine")])), &binding(json!([]))), None);
+    }
 
     #[test]
     fn what_a_role_lacks_is_added_and_what_was_added_stays() {

@@ -8,6 +8,7 @@ mod host;
 mod image;
 mod kubeconfig;
 mod network;
+mod node_labels;
 mod options;
 mod pki;
 mod prune;

@@ -28,12 +28,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::options::{Dirs, ServerOptions, Taint};
 use crate::pki::{API_TO_KUBELET, Pki};
-use crate::{control, first_objects, host, kubeconfig, network};
+use crate::{control, first_objects, host, kubeconfig, network, node_labels};
 
 /// How often memory that is free goes back to the kernel: what a burst of pods needed is not kept.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(60);
 
-const NODES: Resource = Resource { group: "", version: "v1", plural: "nodes" };
+pub const NODES: Resource = Resource { group: "", version: "v1", plural: "nodes" };
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -206,6 +206,10 @@ async fn start(
         Ok(())
     });
     let (major, minor, patch) = KUBERNETES;
+    // Those that a kubelet may not set itself are the administrator's to set.
+    let (reserved, free) = labels_of(options).into_iter().partition(|(key, _)| apiserver::is_reserved_label(key));
+    let (labelling, of_node) = (api.clone(), node.clone());
+    part(&mut parts, "the labels of the node", |stop| node_labels::keep(labelling, of_node, reserved, stop));
     let config = kubelet::Config {
         node_name: node.clone(),
         node_ip: address.to_string(),
@@ -214,7 +218,7 @@ async fn start(
         logs_dir: dirs.data_dir.join("logs"),
         cgroup_root: format!("/{}", options.cgroup_root),
         pod_cidr: options.pod_cidr.clone(),
-        labels: node_labels(options),
+        labels: free,
         taints: options.node_taints.iter().map(taint).collect(),
         cluster_dns: vec![cluster_dns.to_string()],
         cluster_domain: network::CLUSTER_DOMAIN.to_owned(),
@@ -222,7 +226,8 @@ async fn start(
         allow: Arc::new(|user: &str| user == API_TO_KUBELET),
     };
     let as_node = server.client(User::authenticated(&format!("system:node:{node}"), &["system:nodes"]));
-    let kubelet = Kubelet::new(config, as_node, cri::in_process(engine.clone()));
+    let as_keeper = server.client(User::authenticated("system:local-volumes", &[]));
+    let kubelet = Kubelet::new(config, as_node, as_keeper, cri::in_process(engine.clone()));
     let kubelet_listener = TcpListener::from_std(kubelet_listener).context("listen for the kubelet")?;
     part(&mut parts, "the kubelet", |stop| kubelet.run(kubelet_listener, stop));
 
@@ -256,7 +261,7 @@ async fn start(
 }
 
 /// The labels of the node: it has the control plane, and what it was told.
-fn node_labels(options: &ServerOptions) -> BTreeMap<String, String> {
+fn labels_of(options: &ServerOptions) -> BTreeMap<String, String> {
     let own = ("node-role.kubernetes.io/control-plane".to_owned(), String::new());
     std::iter::once(own).chain(options.node_labels.iter().cloned()).collect()
 }

@@ -30,6 +30,8 @@ const SERVICE_ACCOUNTS: Resource = Resource { group: "", version: "v1", plural: 
 pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) client: Client,
+    /// The client of who keeps the volumes on this node's disk.
+    pub(crate) volumes: Client,
     pub(crate) cri: Cri,
     pub(crate) recorder: Recorder,
     pub(crate) host: Host,

@@ -78,13 +78,15 @@ pub struct Config {
 pub struct Kubelet {
     config: Config,
     client: client::Client,
+    volumes: client::Client,
     cri: cri::Clients,
 }
 
 impl Kubelet {
-    /// A kubelet for this node, not yet running.
-    pub fn new(config: Config, client: client::Client, cri: cri::Clients) -> Kubelet {
-        Kubelet { config, client, cri }
+    /// A kubelet for this node, not yet running. It speaks as the node with `client`, and with `volumes` as the keeper of the
+    /// volumes on its disk, which are more than those that its pods use.
+    pub fn new(config: Config, client: client::Client, volumes: client::Client, cri: cri::Clients) -> Kubelet {
+        Kubelet { config, client, volumes, cri }
     }
 
     /// Runs until cancelled, answering for logs and exec on `listener`. Pods go on running afterwards; the next run takes
@@ -97,6 +99,6 @@ impl Kubelet {
         std::fs::create_dir_all(data.join("pods")).with_context(|| format!("make {}", data.display()))?;
         // As the kernel's table of mounts names it.
         self.config.data_dir = data.canonicalize().with_context(|| format!("look up {}", data.display()))?;
-        manager::run(self.config, self.client, self.cri, listener, cancel).await
+        manager::run(self.config, self.client, self.volumes, self.cri, listener, cancel).await
     }
 }

@@ -61,6 +61,7 @@ impl Workers {
 pub(crate) async fn run(
     config: Config,
     client: Client,
+    volumes: Client,
     cri: cri::Clients,
     listener: TcpListener,
     cancel: CancellationToken,
@@ -75,6 +76,7 @@ pub(crate) async fn run(
         host: Host { ip: config.node_ip.clone() },
         config,
         client: client.clone(),
+        volumes,
         cri: cri.into(),
         recorder,
         machine,

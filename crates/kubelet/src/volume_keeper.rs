@@ -29,7 +29,7 @@ pub(crate) async fn run(context: Arc<Context>, cancel: CancellationToken) {
         }
     });
     let reflector = Reflector {
-        api: context.client.api(VOLUMES),
+        api: context.volumes.api(VOLUMES),
         params: ListParams::default(),
         decode: |bytes| serde_json::from_slice(bytes),
         cache: cache.clone(),
@@ -75,7 +75,7 @@ async fn keep(context: &Arc<Context>, volume: &Arc<Cached<Value>>) -> anyhow::Re
             }
         }
         let patch = json!({"metadata": {"uid": volume.uid, "$deleteFromPrimitiveList/finalizers": [LOCAL_FINALIZER]}});
-        let patched = context.client.api(VOLUMES).patch(None, &volume.name, "", Patch::Strategic, &patch).await;
+        let patched = context.volumes.api(VOLUMES).patch(None, &volume.name, "", Patch::Strategic, &patch).await;
         return match patched {
             Err(error) if error.reason != Reason::NotFound => Err(error).context("let go of a removed volume"),
             _ => Ok(None),
@@ -92,7 +92,7 @@ async fn grow(context: &Arc<Context>, volume: &Arc<Cached<Value>>) -> anyhow::Re
     let reference = &volume.object["spec"]["claimRef"];
     let text = |field: &str| reference[field].as_str().unwrap_or_default();
     let (namespace, name) = (text("namespace"), text("name"));
-    let mut claim = match context.client.api(CLAIMS).get(Some(namespace), name).await {
+    let mut claim = match context.volumes.api(CLAIMS).get(Some(namespace), name).await {
         Ok(claim) => claim,
         Err(error) if error.reason == Reason::NotFound => return Ok(()),
         Err(error) => return Err(error).context("read the claim of a volume"),
@@ -114,7 +114,7 @@ async fn grow(context: &Arc<Context>, volume: &Arc<Cached<Value>>) -> anyhow::Re
     }
     let patch = json!({"metadata": {"uid": meta::uid(&claim)},
         "status": {"capacity": {"storage": size}, "conditions": null}});
-    let patched = context.client.api(CLAIMS).patch(Some(namespace), name, "status", Patch::Merge, &patch).await;
+    let patched = context.volumes.api(CLAIMS).patch(Some(namespace), name, "status", Patch::Merge, &patch).await;
     patched.context("write the new size of a claim")?;
     let message = format!("MountVolume.NodeExpandVolume succeeded for volume \"{}\"", volume.name);
     context.recorder.event(&claim, None, EventType::Normal, "FileSystemResizeSuccessful", message);

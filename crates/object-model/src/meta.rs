@@ -89,6 +89,12 @@ pub fn finalizers(object: &Value) -> Vec<&str> {
         .unwrap_or_default()
 }
 
+/// Whether a condition of the status is true.
+pub fn has_condition(object: &Value, kind: &str) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|condition| condition["type"] == kind && condition["status"] == "True")
+}
+
 /// Adds a finalizer unless it is there.
 pub fn add_finalizer(object: &mut Value, finalizer: &str) {
     if !finalizers(object).contains(&finalizer) {

@@ -14,12 +14,12 @@ mod defaults;
 mod descriptions;
 pub mod fields;
 mod json_patch;
+pub mod messages;
 pub mod openapi;
 pub mod protobuf;
 mod scalar;
 mod strategic;
 pub mod structural;
-pub mod swagger;
 pub mod table;
 pub mod yaml;
 

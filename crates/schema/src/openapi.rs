@@ -19,7 +19,8 @@ use crate::{Field, Shape, Type, type_named};
 pub struct Op {
     /// `/apis/apps/v1/namespaces/{namespace}/deployments/{name}`.
     pub path: String,
-    /// get, list, create, update, patch, delete, deletecollection or watch; connect for streams and proxies.
+    /// get, list, create, update, patch, delete or deletecollection; watch and watchlist for the old `/watch/` paths;
+    /// connect for streams and proxies.
     pub verb: &'static str,
     /// Group, version and kind acted upon.
     pub kind: (String, String, String),
@@ -134,10 +135,6 @@ fn in_group_version(op: &Op, (group, version): (&str, &str)) -> bool {
 fn paths(dialect: Dialect, ops: &[&Op]) -> Value {
     let mut paths = Map::new();
     for op in ops {
-        // A watch is the list operation with a parameter; only the old /watch/ paths would be of their own.
-        if op.verb == "watch" {
-            continue;
-        }
         let entry = paths.entry(op.path.clone()).or_insert_with(|| json!({}));
         let Value::Object(entry) = entry else {
             continue;
@@ -147,11 +144,13 @@ fn paths(dialect: Dialect, ops: &[&Op]) -> Value {
             entry.insert(method.into(), connect::operation(dialect, op, method));
             continue;
         }
+        let of_path = op.verb.starts_with("watch").then_some(SELECTION).into_iter().flatten();
         let shared: Vec<Value> = ["namespace", "name"]
             .into_iter()
             .filter(|name| op.path.contains(&format!("{{{name}}}")))
             .map(|name| parameter(dialect, name, "path", "string"))
             .chain([parameter(dialect, "pretty", "query", "string")])
+            .chain(of_path.map(|(name, ty)| parameter(dialect, name, "query", ty)))
             .collect();
         entry.insert("parameters".into(), Value::Array(shared));
         let method = match op.verb {
@@ -167,9 +166,12 @@ fn paths(dialect: Dialect, ops: &[&Op]) -> Value {
 }
 
 fn parameter(dialect: Dialect, name: &str, place: &str, ty: &str) -> Value {
-    let mut parameter = json!({"name": name, "in": place, "uniqueItems": true});
+    let mut parameter = json!({"name": name, "in": place});
     match dialect {
-        Dialect::V2 => parameter["type"] = ty.into(),
+        Dialect::V2 => {
+            parameter["type"] = ty.into();
+            parameter["uniqueItems"] = true.into();
+        }
         Dialect::V3 => parameter["schema"] = json!({"type": ty, "uniqueItems": true}),
     }
     if place == "path" {
@@ -177,6 +179,29 @@ fn parameter(dialect: Dialect, name: &str, place: &str, ty: &str) -> Value {
     }
     parameter
 }
+
+/// The parameters of lists and watches.
+const SELECTION: &[(&str, &str)] = &[
+    ("allowWatchBookmarks", "boolean"),
+    ("continue", "string"),
+    ("fieldSelector", "string"),
+    ("labelSelector", "string"),
+    ("limit", "integer"),
+    ("resourceVersion", "string"),
+    ("resourceVersionMatch", "string"),
+    ("sendInitialEvents", "boolean"),
+    ("timeoutSeconds", "integer"),
+    ("watch", "boolean"),
+];
+
+/// The media types that built-in objects come in; the streams are of watches.
+const MEDIA: &[&str] = &[
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
 
 fn operation(dialect: Dialect, op: &Op) -> Value {
     let query: &[(&str, &str)] = match op.verb {
@@ -191,18 +216,7 @@ fn operation(dialect: Dialect, op: &Op) -> Value {
             ("orphanDependents", "boolean"),
             ("propagationPolicy", "string"),
         ],
-        "list" | "deletecollection" => &[
-            ("allowWatchBookmarks", "boolean"),
-            ("continue", "string"),
-            ("fieldSelector", "string"),
-            ("labelSelector", "string"),
-            ("limit", "integer"),
-            ("resourceVersion", "string"),
-            ("resourceVersionMatch", "string"),
-            ("sendInitialEvents", "boolean"),
-            ("timeoutSeconds", "integer"),
-            ("watch", "boolean"),
-        ],
+        "list" | "deletecollection" => SELECTION,
         _ => &[],
     };
     let (group, version, kind) = &op.kind;
@@ -225,7 +239,8 @@ fn operation(dialect: Dialect, op: &Op) -> Value {
         _ => op.body.as_deref(),
     };
     let required = !op.verb.starts_with("delete");
-    let media = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+    // A list becomes a watch by a parameter.
+    let media = if op.verb == "list" || op.verb.starts_with("watch") { MEDIA } else { &MEDIA[..3] };
     let patches = &[
         "application/apply-patch+yaml",
         "application/json-patch+json",
@@ -233,7 +248,7 @@ fn operation(dialect: Dialect, op: &Op) -> Value {
         "application/strategic-merge-patch+json",
     ];
     // Custom objects know neither protobuf nor strategic merge.
-    let (media, patches) = if op.custom { (&media[..2], &patches[..3]) } else { (&media[..], &patches[..]) };
+    let (media, patches) = if op.custom { (&media[..2], &patches[..3]) } else { (media, &patches[..]) };
     let consumed: &[&str] = if op.verb == "patch" { patches } else { media };
     let answer = dialect.reference(&op.response);
     let codes: &[&str] = match op.verb {
@@ -303,8 +318,10 @@ fn operation_id(op: &Op, tag: &str) -> String {
         "get" => "read",
         "update" => "replace",
         "deletecollection" => "deleteCollection",
+        "watchlist" => "watch",
         other => other,
     };
+    let list = if op.verb == "watchlist" { "List" } else { "" };
     let place = if op.path.contains("{namespace}") {
         "Namespaced"
     } else if op.namespaced {
@@ -316,8 +333,8 @@ fn operation_id(op: &Op, tag: &str) -> String {
     let subresource = op.subresource.map(capital).unwrap_or_default();
     let kind = &op.kind.2;
     match place {
-        "ForAllNamespaces" => format!("{verb}{tag}{kind}{subresource}{place}"),
-        _ => format!("{verb}{tag}{place}{kind}{subresource}"),
+        "ForAllNamespaces" => format!("{verb}{tag}{kind}{list}{subresource}{place}"),
+        _ => format!("{verb}{tag}{place}{kind}{list}{subresource}"),
     }
 }
 

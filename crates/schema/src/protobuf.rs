@@ -382,6 +382,11 @@ pub(crate) fn put_number(out: &mut Vec<u8>, number: u32, value: i64) {
     put_varint(out, value as u64);
 }
 
+pub(crate) fn put_double(out: &mut Vec<u8>, number: u32, value: f64) {
+    put_varint(out, u64::from(number) << 3 | 1);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
 pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     put_varint(out, u64::from(number) << 3 | 2);
     put_varint(out, bytes.len() as u64);
@@ -545,10 +550,7 @@ fn encode_one(ty: &'static Type, value: &Value, number: u32, out: &mut Vec<u8>) 
     match ty.shape() {
         Shape::Bool => put_number(out, number, i64::from(value.as_bool().ok_or_else(|| misfit(ty, value))?)),
         Shape::Int32 | Shape::Int64 => put_number(out, number, value.as_i64().ok_or_else(|| misfit(ty, value))?),
-        Shape::Float64 => {
-            put_varint(out, u64::from(number) << 3 | 1);
-            out.extend_from_slice(&value.as_f64().ok_or_else(|| misfit(ty, value))?.to_le_bytes());
-        }
+        Shape::Float64 => put_double(out, number, value.as_f64().ok_or_else(|| misfit(ty, value))?),
         _ => {
             let mut message = Vec::new();
             encode_message(ty, value, &mut message)?;

@@ -109,6 +109,42 @@ fn fields_say_how_they_are_merged() {
 }
 
 #[test]
+fn the_old_paths_of_watches_answer_with_events() {
+    let op = |path: &str, verb| Op {
+        path: format!("/api/v1/watch{path}"),
+        verb,
+        kind: (String::new(), "v1".into(), "Pod".into()),
+        body: None,
+        response: type_to_model_name("meta.v1.WatchEvent"),
+        namespaced: true,
+        subresource: None,
+        custom: false,
+        method: None,
+    };
+    let here = "/namespaces/{namespace}/pods";
+    let named = format!("{here}/{{name}}");
+    let ops = [op("/pods", "watchlist"), op(here, "watchlist"), op(&named, "watch")];
+    for document in [v3(("", "v1"), &ops, &[]), v2(&ops, &[])] {
+        assert_closed(&document, &document);
+        for (op, (id, action)) in ops.iter().zip([
+            ("watchCoreV1PodListForAllNamespaces", "watchlist"),
+            ("watchCoreV1NamespacedPodList", "watchlist"),
+            ("watchCoreV1NamespacedPod", "watch"),
+        ]) {
+            let path = &document["paths"][&op.path];
+            assert_eq!(
+                (&path["get"]["operationId"], &path["get"]["x-kubernetes-action"]),
+                (&json!(id), &json!(action))
+            );
+            assert!(path["get"]["responses"]["200"].to_string().contains("meta.v1.WatchEvent"));
+            let parameters = path["parameters"].as_array().expect("parameters");
+            assert!(parameters.iter().any(|one| one["name"] == "allowWatchBookmarks"));
+            assert!(path.to_string().contains("application/json;stream=watch"));
+        }
+    }
+}
+
+#[test]
 fn models_are_named_as_upstream() {
     assert_eq!(type_to_model_name("core.v1.Pod"), "io.k8s.api.core.v1.Pod");
     assert_eq!(type_to_model_name("meta.v1.ObjectMeta"), "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");

@@ -113,6 +113,7 @@ async fn complete(server: &ApiServer, question: &mut Question<'_>) -> Result<(),
 /// # Errors
 /// As [`mutate`].
 pub(crate) async fn judge(server: &ApiServer, question: &Question<'_>) -> Result<(), ApiError> {
+    super::node::judge(server, question)?;
     if question.operation == Operation::Update {
         let place = (question.namespace, question.subresource);
         super::admit_update(server, &question.cx.user, question.served, place, &question.object, &question.old)?;

@@ -73,7 +73,18 @@ impl Answer {
 impl Cluster {
     /// A server with the namespace `default`, its account, and the roles that every cluster has.
     pub async fn start() -> Self {
-        let store = LogStore::open(MemoryLog::default()).expect("open store");
+        let cluster = Self::over(LogStore::open(MemoryLog::default()).expect("open store"));
+        cluster.post("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await.ok();
+        cluster.post(ACCOUNTS, json!({"metadata": {"name": "default"}})).await.ok();
+        for object in auth::bootstrap::objects() {
+            let plural = format!("{}s", object["kind"].as_str().expect("a kind").to_lowercase());
+            cluster.post(&format!("/apis/rbac.authorization.k8s.io/v1/{plural}"), object).await.ok();
+        }
+        cluster
+    }
+
+    /// A server over what is stored already.
+    pub fn over(store: Arc<LogStore>) -> Self {
         let tls = rustls::ClientConfig::builder()
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
@@ -82,14 +93,7 @@ impl Cluster {
         let kubelet = KubeletClient { tls: Arc::new(tls) };
         let server = ApiServer::new(store.clone(), kubelet, tokens, "127.0.0.1:6443".to_owned()).expect("server");
         server.set_ready();
-        let cluster = Self { server, store };
-        cluster.post("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await.ok();
-        cluster.post(ACCOUNTS, json!({"metadata": {"name": "default"}})).await.ok();
-        for object in auth::bootstrap::objects() {
-            let plural = format!("{}s", object["kind"].as_str().expect("a kind").to_lowercase());
-            cluster.post(&format!("/apis/rbac.authorization.k8s.io/v1/{plural}"), object).await.ok();
-        }
-        cluster
+        Self { server, store }
     }
 
     /// Any request by an administrator; headers as `name: value`.

@@ -52,6 +52,10 @@ const MAX_OWN_SECONDS: i64 = 24 * 3600;
 const ENDS: [&str; 3] = ["Denied", "Failed", "Issued"];
 
 impl Kind for Request {
+    fn ties_to_nodes(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let path = FieldPath::new("spec");

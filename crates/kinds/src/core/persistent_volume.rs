@@ -76,6 +76,10 @@ fn sources(spec: &Value) -> Vec<&str> {
 }
 
 impl Kind for PersistentVolume {
+    fn ties_to_nodes(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         let spec = &mut object["spec"];
         if spec.is_object() {

@@ -75,6 +75,10 @@ const MUTABLE: &str = "pod updates may not change fields other than `spec.contai
                        previously negative)";
 
 impl Kind for Pod {
+    fn ties_to_nodes(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         walk::map_at(object, "spec");
         default_spec(&mut object["spec"]);

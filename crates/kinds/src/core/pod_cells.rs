@@ -1,7 +1,7 @@
 //! The table row of a Pod: its one-word status and its restarts.
 
 use jiff::Timestamp;
-use object_model::time;
+use object_model::{meta, time};
 use serde_json::Value;
 
 use crate::{Now, walk};
@@ -47,12 +47,9 @@ fn readiness_gates(pod: &Value) -> String {
     if gates.is_empty() {
         return "<none>".to_owned();
     }
-    let open = gates.iter().filter(|gate| has_condition(pod, walk::text(gate, "conditionType").unwrap_or_default()));
+    let open =
+        gates.iter().filter(|gate| meta::has_condition(pod, walk::text(gate, "conditionType").unwrap_or_default()));
     format!("{}/{}", open.count(), gates.len())
-}
-
-fn has_condition(pod: &Value, kind: &str) -> bool {
-    walk::list(pod, "status.conditions").iter().any(|c| c["type"] == kind && c["status"] == "True")
 }
 
 /// Why a container ended, in one word.
@@ -111,7 +108,7 @@ fn summary(pod: &Value) -> Summary {
         initialising = true;
         break;
     }
-    if !initialising || has_condition(pod, "Initialized") {
+    if !initialising || meta::has_condition(pod, "Initialized") {
         restarts = sidecar_restarts;
         last_restart = last_sidecar_restart;
         let mut running = false;
@@ -129,7 +126,7 @@ fn summary(pod: &Value) -> Summary {
         }
         // One container is done, another goes on: the pod is not completed.
         if reason == "Completed" && running {
-            reason = if has_condition(pod, "Ready") { "Running" } else { "NotReady" }.to_owned();
+            reason = if meta::has_condition(pod, "Ready") { "Running" } else { "NotReady" }.to_owned();
         }
     }
     if object_model::meta::deletion_timestamp(pod).is_some() {

@@ -26,6 +26,11 @@ pub(crate) static RESOURCE: Resource = Resource {
     ..crate::CLUSTER
 };
 
+/// The label that says who keeps the object of an address.
+pub const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+/// Who keeps those of addresses of Services.
+pub const ADDRESS_ALLOCATOR: &str = "ipallocator.k8s.io";
+
 struct IpAddress;
 
 impl Kind for IpAddress {

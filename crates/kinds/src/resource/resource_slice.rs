@@ -43,6 +43,10 @@ const PLACES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNod
 const VALUES: [&str; 8] = ["bool", "int", "string", "version", "bools", "ints", "strings", "versions"];
 
 impl Kind for ResourceSlice {
+    fn ties_to_nodes(&self) -> bool {
+        true
+    }
+
     fn stamp(&self, new: &mut Value, _old: &Value, now: Now) {
         let Some(spec) = new.get_mut("spec") else { return };
         for device in walk::each_mut(spec, "devices") {

@@ -36,6 +36,10 @@ const MAX_METADATA: usize = 256 * 1024;
 const MAX_MESSAGE: usize = 1024;
 
 impl Kind for VolumeAttachment {
+    fn ties_to_nodes(&self) -> bool {
+        true
+    }
+
     fn prepare_create(&self, object: &mut Value) {
         object["status"] = json!({"attached": false});
     }
