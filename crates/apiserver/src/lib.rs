@@ -235,7 +235,9 @@ impl ApiServer {
             Err(refused) => refused.tell(&mut response),
         }
         drop(seat);
-        drop(under_way);
+        if let Some(under_way) = under_way {
+            under_way.end();
+        }
         if let Some(request) = asked {
             let size = http_body::Body::size_hint(response.body()).exact();
             self.metrics.observe(request, response.status().as_u16(), begin.elapsed(), size);
