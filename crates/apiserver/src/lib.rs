@@ -218,10 +218,10 @@ impl ApiServer {
         let seat = match asked {
             // What goes on for long would keep others out for as long; a watch is as good as answered when it begins.
             Some(request) if request.streams() => Ok(None),
-            Some(request) => self.fairness.seat(&cx.user, &Asked::Resource(request)).await,
+            Some(request) => self.fairness.seat(&cx.user, &Asked::Resource(request), || self.width(&cx, request)).await,
             None => {
                 let verb = cx.method.as_str().to_ascii_lowercase();
-                self.fairness.seat(&cx.user, &Asked::Path(&verb, &path)).await
+                self.fairness.seat(&cx.user, &Asked::Path(&verb, &path), || 1).await
             }
         };
         let answered = match &seat {

@@ -376,12 +376,7 @@ impl ApiServer {
             let labels = format!("group=\"{}\",resource=\"{}\"", served.group(), served.plural());
             page.row("apiserver_resource_objects", &labels, count);
         }
-        for (name, kind, help, rows) in self.fairness.rows() {
-            page.head(name, kind, help);
-            for (labels, value) in rows {
-                page.row(name, &labels, value);
-            }
-        }
+        self.fairness.rows(&mut page);
         self.metrics.admission.rows(&mut page);
         self.metrics.others.rows(&mut page);
         self.storage_rows(&mut page);

@@ -300,7 +300,9 @@ impl Watching {
         }
         let decode = |entry: Option<&Entry>| entry.map(|e| stored::decode_at(&self.served, e, revision)).transpose();
         let (mut old, mut new) = (decode(previous)?, decode(current)?);
-        if self.served.by_webhook() && let Some(open) = &self.open {
+        if self.served.by_webhook()
+            && let Some(open) = &self.open
+        {
             for object in [&mut old, &mut new].into_iter().flatten() {
                 *object = open.server().shown_one(&self.served, std::mem::take(object)).await?;
             }
