@@ -22,8 +22,10 @@ const KIND_NAMES: &[(&str, &str, &str)] = &[
     ("crates/apiserver/src/request.rs", "namespaces", "a part of every path of a namespaced object, whatever its kind"),
     ("crates/apiserver/src/openapi.rs", "namespaces", "a part of every path of a namespaced object, whatever its kind"),
     ("crates/apiserver/src/watch.rs", "events", "what a watch sends is called so; the kind is not meant"),
-    ("crates/apiserver/src/write.rs", "Binding", "a binding says where a pod goes, and is carried out on that pod"),
-    ("crates/apiserver/src/write.rs", "pods", "a binding says where a pod goes, and is carried out on that pod"),
+    ("crates/apiserver/src/binding.rs", "Binding", "a binding says where a pod goes, and is carried out on that pod"),
+    ("crates/apiserver/src/binding.rs", "Node", "a binding says where a pod goes, and that is a node"),
+    ("crates/apiserver/src/binding.rs", "nodes", "a pod gets the labels that say where its node is"),
+    ("crates/apiserver/src/binding.rs", "pods", "a binding says where a pod goes, and is carried out on that pod"),
     (
         "crates/apiserver/src/admission/mod.rs",
         "namespaces",

@@ -120,7 +120,9 @@ impl Context {
             self.strictness()?;
             return decode_protobuf(ty, body);
         }
-        self.decode_text(ty, body).and_then(|decoded| self.judge(decoded).map_err(ApiError::bad_request))
+        let decoded = self.decode_text(ty, body)?;
+        let (version, kind) = version_and_kind(ty);
+        self.judge_body(decoded, version, kind)
     }
 
     fn decode_text(&self, ty: &'static Type, body: &[u8]) -> Result<Decoded, ApiError> {
@@ -136,8 +138,7 @@ impl Context {
                 ]));
             }
         };
-        let (package, kind) = ty.name.rsplit_once('.').unwrap_or(("", ty.name));
-        let version = package.rsplit('.').next().unwrap_or_default();
+        let (version, kind) = version_and_kind(ty);
         decoded.map_err(|e| {
             ApiError::bad_request(match e {
                 DecodeError::Malformed(text) => format!(
@@ -197,7 +198,13 @@ impl Context {
         };
         let undeclared: Vec<String> = decoded.problems.iter().filter_map(unknown).collect();
         match &undeclared[..] {
-            [] => self.judge(decoded).map_err(ApiError::bad_request),
+            [] => self.judge(decoded).map_err(|why| {
+                // Where a key comes twice is told as Go's reader of YAML tells it.
+                let twice = schema::key_given_twice(body).map(|(line, key)| {
+                    format!("error strict decoding YAML: yaml: unmarshal errors:\n  line {line}: key {key:?} already set in map")
+                });
+                ApiError::bad_request(twice.unwrap_or(why))
+            }),
             [one] => Err(refuse(one)),
             several => Err(refuse(&format!("errors:\n  {}", several.join("\n  ")))),
         }
@@ -214,7 +221,7 @@ impl Context {
         }
         let mut decoded = self.decode_text(served.ty, body)?;
         decoded.problems.extend(structure.prune(&mut decoded.value));
-        self.judge(decoded).map_err(ApiError::bad_request)
+        self.judge_body(decoded, served.version(), served.kind())
     }
 
     /// Reads what a patch made of an object; a refusal shows the patch.
@@ -240,6 +247,13 @@ impl Context {
         self.judge(decoded).map_err(refuse)
     }
 
+    /// Takes a decoded body, or refuses or warns of its problems.
+    fn judge_body(&self, decoded: Decoded, version: &str, kind: &str) -> Result<Value, ApiError> {
+        self.judge(decoded).map_err(|why| {
+            ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+        })
+    }
+
     /// Takes a decoded object, or refuses or warns of its problems.
     fn judge(&self, decoded: Decoded) -> Result<Value, String> {
         if !decoded.problems.is_empty() {
@@ -259,6 +273,12 @@ impl Context {
 pub fn unsupported(options: &str, field: &str, value: &str, supported: &[&str]) -> ApiError {
     let error = FieldError::not_supported(&FieldPath::new(field), value, supported);
     ApiError::invalid("meta.k8s.io", options, "", &[error])
+}
+
+/// What upstream's texts call a type: `v1` and `Pod`.
+fn version_and_kind(ty: &'static Type) -> (&'static str, &'static str) {
+    let (package, kind) = ty.name.rsplit_once('.').unwrap_or(("", ty.name));
+    (package.rsplit('.').next().unwrap_or_default(), kind)
 }
 
 fn decode_protobuf(ty: &'static Type, body: &[u8]) -> Result<Value, ApiError> {

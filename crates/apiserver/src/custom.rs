@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use crate::served::{Column, Hooks, Served, ServedResource, Sub};
 
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// While a definition and its objects go, nothing new may come.
+const ENDING_VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const OBJECT_VERBS: &[&str] = &["get", "patch", "update"];
 
 /// The resources that a definition makes, one for each version that is served; none before its names are accepted.
@@ -106,7 +108,7 @@ fn resource(definition: &Value, version: &Value) -> Served {
         short_names: texts(&names["shortNames"]),
         categories: texts(&names["categories"]),
         scope: if spec["scope"] == "Namespaced" { Scope::Namespaced } else { Scope::Cluster },
-        verbs: VERBS,
+        verbs: if meta::has_condition(definition, "Terminating") { ENDING_VERBS } else { VERBS },
         subresources: below,
         type_name: "",
         ty: schema::custom_object(),

@@ -10,7 +10,7 @@ use store::{Expect, StoreError};
 
 use crate::admission::chain;
 use crate::admission::question::{Operation, Question};
-use crate::context::Context;
+use crate::context::{Context, unsupported};
 use crate::request::ResourceRequest;
 use crate::served::{Served, schema_of};
 use crate::table::Include;
@@ -28,6 +28,8 @@ struct Options {
     uid: Option<String>,
     resource_version: Option<String>,
     dry_run: bool,
+    /// The client asked in the old way that dependents go, too.
+    not_orphaned: bool,
     /// The same as the client gave it, for those who are asked about the deletion.
     given: Value,
 }
@@ -102,9 +104,19 @@ impl Options {
             propagation,
             uid: text(&given["preconditions"]["uid"]),
             resource_version: text(&given["preconditions"]["resourceVersion"]),
-            dry_run: cx.dry_run()? || given["dryRun"].as_array().is_some_and(|d| !d.is_empty()),
+            dry_run: cx.dry_run()? || dry_run(given)?,
+            not_orphaned: orphan == Some(false),
             given: given.clone(),
         })
+    }
+}
+
+/// Whether the body asks that nothing is stored.
+fn dry_run(given: &Value) -> Result<bool, ApiError> {
+    let stages = given["dryRun"].as_array().map_or(&[][..], Vec::as_slice);
+    match stages.iter().find(|stage| **stage != "All") {
+        Some(other) => Err(unsupported("DeleteOptions", "dryRun", other.as_str().unwrap_or_default(), &["All"])),
+        None => Ok(!stages.is_empty()),
     }
 }
 
@@ -132,16 +144,15 @@ impl ApiServer {
                     details["group"] = served.group().into();
                 }
                 let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
-                respond::object(&cx.accept, None, "meta.v1.Status", StatusCode::OK, &status, Include::None)
+                respond::status(&cx.accept, StatusCode::OK, &status)
             }
-            Outcome::Pending(object) | Outcome::Gone(object) => respond::object(
-                &cx.accept,
-                Some(served),
-                served.type_name(),
-                StatusCode::OK,
-                &object,
-                Include::Metadata,
-            ),
+            outcome => {
+                // Who asked in the old way is told that it goes on.
+                let pending = matches!(outcome, Outcome::Pending(_)) && options.not_orphaned;
+                let code = if pending { StatusCode::ACCEPTED } else { StatusCode::OK };
+                let (Outcome::Pending(object) | Outcome::Gone(object)) = outcome;
+                respond::object(&cx.accept, Some(served), served.type_name(), code, &object, Include::Metadata)
+            }
         }
     }
 

@@ -38,7 +38,7 @@ impl Wishes {
         let typed = ["curl/", "Wget/", "Mozilla/"].iter().any(|agent| text(header::USER_AGENT).starts_with(agent));
         let pretty = match query.get("pretty") {
             "" => asked || (typed && !query.has("pretty")),
-            _ => query.flag("pretty"),
+            value => matches!(value, "1" | "t" | "T" | "true" | "True" | "TRUE"),
         };
         Self { pretty, gzip: takes_gzip(headers) }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use client::Body;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{Response, StatusCode};
 use serde_json::json;
 
 use crate::request::Query;
@@ -69,11 +69,7 @@ impl ApiServer {
     }
 
     fn health(&self, kind: &str, check: &[&str], query: &Query) -> Response<Body> {
-        let plain = |status, text: String| {
-            let mut response = respond::typed(status, "text/plain; charset=utf-8", text);
-            response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-            response
-        };
+        let plain = |status, text: String| respond::plain(status, text);
         let checks = self.checks(kind);
         if !check.is_empty() {
             let asked = check.join("/");

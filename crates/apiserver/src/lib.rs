@@ -8,6 +8,7 @@ mod addresses;
 mod admission;
 mod aggregated;
 mod authorize;
+mod binding;
 mod catalogue;
 mod claims;
 mod context;
@@ -324,9 +325,7 @@ impl ApiServer {
         if let Some(answer) = openapi::answer(path, &cx.query, &cx.headers, &catalogue) {
             return answer;
         }
-        Ok(self.path(path, &cx.query).unwrap_or_else(|| {
-            respond::typed(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n")
-        }))
+        Ok(self.path(path, &cx.query).unwrap_or_else(|| respond::plain(StatusCode::NOT_FOUND, "404 page not found\n")))
     }
 
     async fn answer_resource(

@@ -90,9 +90,10 @@ impl ApiServer {
         request: &ResourceRequest,
         served: &Served,
     ) -> Result<Response<Body>, ApiError> {
+        self.await_revision(cx).await?;
         let key = served.key(&request.namespace, &request.name);
         let entry = self.store.get(&key).ok_or_else(|| served.not_found(&request.name))?;
-        let include = Include::of(cx.query.get("includeObject"));
+        let include = Include::of(cx)?;
         if request.subresource == "scale" {
             let object = self.shown_one(served, stored::decode(served, &entry)?).await?;
             let paths = served.scale.as_ref().ok_or_else(ApiError::method_not_allowed)?;
@@ -115,9 +116,9 @@ impl ApiServer {
     ) -> Result<Response<Body>, ApiError> {
         self.await_revision(cx).await?;
         let selection = Selection::of(cx, served)?;
-        let (format, view) = cx.accept.for_collection(served.is_custom())?;
+        let (format, view) = cx.accept.for_list(served.is_custom())?;
         if (format, view) == (Format::Json, View::Object) && selection.is_everything() && served.may_be_plain() {
-            let page = self.page(cx, request, served, ALL)?;
+            let page = self.page(cx, request, served, true, ALL)?;
             if page.entries.iter().all(|entry| served.is_plain(entry.mod_revision)) {
                 return Ok(listing::texts(served, &page.metadata, page.entries));
             }
@@ -141,11 +142,17 @@ impl ApiServer {
         if served.by_webhook() {
             // All of a page at once: each question costs a connection.
             let selection = Selection::of(cx, served)?;
-            let page = self.page(cx, request, served, ALL)?;
+            let page = self.page(cx, request, served, true, ALL)?;
             let stored = page.entries.iter().map(|entry| stored::decode(served, entry)).collect::<Result<_, _>>()?;
             let mut objects = self.shown(served, stored).await?;
             objects.retain(|object| selection.matches(object));
-            return Ok((objects, page.metadata));
+            let mut metadata = page.metadata;
+            if !selection.is_everything()
+                && let Some(map) = metadata.as_object_mut()
+            {
+                map.remove("remainingItemCount");
+            }
+            return Ok((objects, metadata));
         }
         let mut objects = Vec::new();
         let metadata = self.each(cx, request, served, |object| {
@@ -172,14 +179,8 @@ impl ApiServer {
             }
             Ok(wanted)
         };
-        let page = self.page(cx, request, served, Some(wanted))?;
-        let mut metadata = page.metadata;
-        if !selection.is_everything()
-            && let Some(map) = metadata.as_object_mut()
-        {
-            map.remove("remainingItemCount");
-        }
-        Ok(metadata)
+        let page = self.page(cx, request, served, selection.is_everything(), Some(wanted))?;
+        Ok(page.metadata)
     }
 
     /// Decoded objects as a list in the form the client wants.
@@ -190,16 +191,19 @@ impl ApiServer {
         mut objects: Vec<Value>,
         metadata: Value,
     ) -> Result<Response<Body>, ApiError> {
-        let (format, view) = cx.accept.for_collection(served.is_custom())?;
+        let (format, view) = cx.accept.for_list(served.is_custom())?;
         let list_kind = served.list_kind().to_owned();
         let (value, type_name) = match view {
             View::Table(version) => {
-                let include = Include::of(cx.query.get("includeObject"));
+                let include = Include::of(cx)?;
                 (table::table(served, version, &objects, &metadata, include), String::new())
             }
-            View::Metadata => {
-                let items: Vec<Value> = objects.iter().map(|o| respond::partial(o, "PartialObjectMetadata")).collect();
-                let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items});
+            View::Metadata(version) => {
+                let items: Vec<Value> = objects.iter().map(|o| respond::partial(o, version)).collect();
+                let list = json!({
+                    "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
+                    "metadata": metadata, "items": items,
+                });
                 (list, "meta.v1.PartialObjectMetadataList".to_owned())
             }
             _ => {
@@ -214,22 +218,17 @@ impl ApiServer {
                 (list, format!("{}List", served.type_name()))
             }
         };
-        match format {
-            Format::Json => Ok(respond::json_value(StatusCode::OK, &value)),
-            Format::Protobuf => Ok(respond::typed(
-                StatusCode::OK,
-                "application/vnd.kubernetes.protobuf",
-                respond::protobuf_object(&type_name, &value)?,
-            )),
-        }
+        respond::one(format, StatusCode::OK, &value, &type_name)
     }
 
-    /// One page of entries. `wanted`, where it is given, is asked for each until the limit is reached.
+    /// One page of entries. `wanted`, where it is given, is asked for each until the limit is reached; where `all` are
+    /// wanted, no more are looked at than the page has.
     fn page(
         &self,
         cx: &Context,
         request: &ResourceRequest,
         served: &Served,
+        all: bool,
         wanted: Option<impl FnMut(&Entry) -> Result<bool, ApiError>>,
     ) -> Result<Page, ApiError> {
         let limit = usize::try_from(cx.query.number("limit")?.unwrap_or(0)).unwrap_or(0);
@@ -267,8 +266,7 @@ impl ApiServer {
         if after.as_deref().is_some_and(|a| !a.starts_with(&prefix)) {
             return Err(ApiError::bad_request("continue key is not valid: it belongs to another list"));
         }
-        let unfiltered = wanted.is_none();
-        let at_once = if unfiltered { limit } else { 0 };
+        let at_once = if all { limit } else { 0 };
         let range = self.store.range(&prefix, after.as_deref(), at_once, at).map_err(|e| match e {
             StoreError::Compacted { .. } if after.is_some() => {
                 let start = after.as_deref().unwrap_or_default();
@@ -288,7 +286,7 @@ impl ApiServer {
         let (entries, rest) = match wanted {
             None => (range.entries, range.remaining),
             Some(mut wanted) => {
-                let (mut entries, mut rest) = (Vec::new(), 0);
+                let (mut entries, mut rest) = (Vec::new(), range.remaining);
                 for entry in range.entries {
                     if limit > 0 && entries.len() == limit {
                         rest += 1;
@@ -305,7 +303,7 @@ impl ApiServer {
         {
             metadata["continue"] = Continue::after(&last.key, Some(range.revision)).encode().into();
             // With a selector upstream does not count what is left.
-            if unfiltered {
+            if all {
                 metadata["remainingItemCount"] = rest.into();
             }
         }

@@ -42,9 +42,10 @@ impl Query {
         self.0.iter().any(|(k, _)| k == key)
     }
 
-    /// Whether the parameter is `true` or `1`.
+    /// Whether the parameter is given and is not `false` or `0` (upstream's rule).
     pub fn flag(&self, key: &str) -> bool {
-        matches!(self.get(key), "true" | "1" | "True" | "TRUE" | "t" | "T")
+        let value = self.all(key).next();
+        value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
     /// How long the request may take: what `timeout` says, and never longer than `most`.
@@ -189,6 +190,8 @@ fn verb(method: &Method, on_object: bool, watch: bool) -> &'static str {
 pub enum Format {
     /// JSON.
     Json,
+    /// The same as YAML.
+    Yaml,
     /// Kubernetes' protobuf envelope.
     Protobuf,
 }
@@ -200,11 +203,14 @@ pub enum View {
     Object,
     /// `meta.k8s.io/v1 Table`, or v1beta1.
     Table(&'static str),
-    /// `meta.k8s.io/v1 PartialObjectMetadata`.
-    Metadata,
+    /// `meta.k8s.io/v1 PartialObjectMetadata`, or v1beta1.
+    Metadata(&'static str),
     /// `apidiscovery.k8s.io/v2 APIGroupDiscoveryList`.
     Discovery,
 }
+
+const METADATA: &str = "PartialObjectMetadata";
+const METADATA_LIST: &str = "PartialObjectMetadataList";
 
 /// What a client accepts, in its order of preference.
 #[derive(Debug, Clone)]
@@ -222,6 +228,7 @@ impl Accept {
             let mut parts = clause.split(';').map(str::trim);
             let format = match parts.next().unwrap_or_default() {
                 "*/*" | "application/*" | "application/json" => Format::Json,
+                "application/yaml" => Format::Yaml,
                 "application/vnd.kubernetes.protobuf" => Format::Protobuf,
                 // A form of the OpenAPI documents alone, which choose theirs by themselves; errors are JSON.
                 media if media.starts_with("application/com.github.proto-openapi.") => Format::Json,
@@ -241,7 +248,8 @@ impl Accept {
                 (_, _, "") => View::Object,
                 ("meta.k8s.io", "v1", "Table") => View::Table("v1"),
                 ("meta.k8s.io", "v1beta1", "Table") => View::Table("v1beta1"),
-                ("meta.k8s.io", "v1", "PartialObjectMetadata" | "PartialObjectMetadataList") => View::Metadata,
+                ("meta.k8s.io", "v1", METADATA | METADATA_LIST) => View::Metadata("v1"),
+                ("meta.k8s.io", "v1beta1", METADATA | METADATA_LIST) => View::Metadata("v1beta1"),
                 ("apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList") => View::Discovery,
                 _ => continue,
             };
@@ -251,17 +259,20 @@ impl Accept {
         Self(wanted.into_iter().map(|(_, want)| want).collect())
     }
 
-    /// The first wanted form that lists and watches come in: tables are JSON alone, and so are custom objects.
+    /// The first wanted form that lists come in: tables are JSON alone, and custom objects have no protobuf.
     ///
     /// # Errors
     /// 406 when none is wanted.
-    pub fn for_collection(&self, custom: bool) -> Result<(Format, View), ApiError> {
-        self.first(|format, view| match view {
-            View::Object => format == Format::Json || !custom,
-            View::Metadata => true,
-            View::Table(_) => format == Format::Json,
-            View::Discovery => false,
-        })
+    pub fn for_list(&self, custom: bool) -> Result<(Format, View), ApiError> {
+        self.first(|format, view| of_collection(format, view, custom))
+    }
+
+    /// The first wanted form that watches come in: that of lists, and no YAML, which has no frames.
+    ///
+    /// # Errors
+    /// 406 when none is wanted.
+    pub fn for_watch(&self, custom: bool) -> Result<(Format, View), ApiError> {
+        self.first(|format, view| format != Format::Yaml && of_collection(format, view, custom))
     }
 
     /// The first wanted form that is offered.
@@ -273,10 +284,20 @@ impl Accept {
     }
 }
 
+fn of_collection(format: Format, view: View, custom: bool) -> bool {
+    match view {
+        View::Object => format != Format::Protobuf || !custom,
+        View::Metadata(_) => true,
+        View::Table(_) => format == Format::Json,
+        View::Discovery => false,
+    }
+}
+
 fn not_acceptable() -> ApiError {
     ApiError::new(
         object_model::Reason::NotAcceptable,
-        "only the following media types are accepted: application/json, application/vnd.kubernetes.protobuf",
+        "only the following media types are accepted: application/json, application/yaml, \
+         application/vnd.kubernetes.protobuf",
     )
 }
 
@@ -307,6 +328,9 @@ mod tests {
             (Method::PUT, "/api/v1/namespaces/a/finalize", "update /v1 a namespaces a finalize"),
             (Method::DELETE, "/api/v1/namespaces/a/pods", "deletecollection /v1 a pods  "),
             (Method::GET, "/api/v1/watch/namespaces/a/pods", "watch /v1 a pods  "),
+            (Method::GET, "/api/v1/watch/namespaces/a/pods/b", "watch /v1 a pods b "),
+            (Method::GET, "/api/v1/pods?watch=yes", "watch /v1  pods  "),
+            (Method::GET, "/api/v1/pods?watch=False", "list /v1  pods  "),
             (Method::GET, "/api/v1/pods?fieldSelector=metadata.name%3Dx", "list /v1  pods x "),
             (Method::GET, "/apis/apps/v1", "path"),
             (Method::GET, "/version", "path"),

@@ -12,6 +12,7 @@ use crate::served::Served;
 use crate::{stored, table};
 
 const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
 /// The media type of protobuf.
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
@@ -25,6 +26,13 @@ pub fn json_value(status: StatusCode, value: &Value) -> Response<Body> {
     let mut text = serde_json::to_vec(value).expect("JSON values with text keys always serialise");
     text.push(b'\n');
     json_text(status, text)
+}
+
+/// An answer of text, which browsers must not take for anything else.
+pub fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = typed(status, "text/plain; charset=utf-8", text);
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// An answer of a content type.
@@ -72,11 +80,10 @@ pub fn is_json(answer: &Response<Body>) -> bool {
 pub fn error(error: &ApiError, accept: Option<&Accept>) -> Response<Body> {
     let status = error.to_status();
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let protobuf = accept.is_some_and(|a| matches!(a.0.first(), Some((Format::Protobuf, _))));
-    let mut response = match protobuf.then(|| encode("v1", "Status", "meta.v1.Status", &status)) {
-        Some(Ok(bytes)) => typed(code, PROTOBUF, bytes),
-        _ => json_value(code, &status),
-    };
+    let format = accept.and_then(|accept| accept.0.first()).map_or(Format::Json, |(format, _)| *format);
+    // A Status has a form of each.
+    let written = one(format, code, &status, "meta.v1.Status");
+    let mut response = written.unwrap_or_else(|_| json_value(code, &status));
     if let Some(seconds) = error.details["retryAfterSeconds"].as_u64() {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -113,8 +120,8 @@ pub fn object(
     include: table::Include,
 ) -> Result<Response<Body>, ApiError> {
     let (format, view) = accept.first(|format, view| match view {
-        View::Object => format == Format::Json || !served.is_some_and(|served| served.is_custom()),
-        View::Metadata => served.is_some(),
+        View::Object => format != Format::Protobuf || !served.is_some_and(|served| served.is_custom()),
+        View::Metadata(_) => served.is_some(),
         View::Table(_) => served.is_some() && format == Format::Json,
         View::Discovery => false,
     })?;
@@ -123,10 +130,7 @@ pub fn object(
             let table = table::table(served, version, std::slice::from_ref(value), &value["metadata"], include);
             Ok(json_value(status, &table))
         }
-        (View::Metadata, _) => {
-            let partial = partial(value, "PartialObjectMetadata");
-            one(format, status, &partial, "meta.v1.PartialObjectMetadata")
-        }
+        (View::Metadata(version), _) => one(format, status, &partial(value, version), "meta.v1.PartialObjectMetadata"),
         _ => one(format, status, value, type_name),
     }
 }
@@ -139,7 +143,7 @@ pub fn scale(accept: &Accept, value: &Value, include: table::Include) -> Result<
     let (_, view) = accept.first(|format, view| match view {
         View::Object => true,
         View::Table(_) => format == Format::Json,
-        View::Metadata | View::Discovery => false,
+        View::Metadata(_) | View::Discovery => false,
     })?;
     match view {
         View::Table(version) => Ok(json_value(StatusCode::OK, &table::of_scale(version, value, include))),
@@ -147,9 +151,14 @@ pub fn scale(accept: &Accept, value: &Value, include: table::Include) -> Result<
     }
 }
 
-fn one(format: Format, status: StatusCode, value: &Value, type_name: &str) -> Result<Response<Body>, ApiError> {
+/// A value in a form.
+///
+/// # Errors
+/// When it does not fit its type.
+pub fn one(format: Format, status: StatusCode, value: &Value, type_name: &str) -> Result<Response<Body>, ApiError> {
     match format {
         Format::Json => Ok(json_value(status, value)),
+        Format::Yaml => Ok(typed(status, YAML, schema::yaml::document(value))),
         Format::Protobuf => Ok(typed(status, PROTOBUF, protobuf_object(type_name, value)?)),
     }
 }
@@ -160,12 +169,23 @@ fn one(format: Format, status: StatusCode, value: &Value, type_name: &str) -> Re
 /// As [`object`].
 pub fn created(accept: &Accept) -> Result<Response<Body>, ApiError> {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    object(accept, None, "meta.v1.Status", StatusCode::CREATED, &status, table::Include::None)
+    self::status(accept, StatusCode::CREATED, &status)
 }
 
-/// The metadata of an object as `PartialObjectMetadata`.
-pub fn partial(value: &Value, kind: &str) -> Value {
-    json!({"kind": kind, "apiVersion": "meta.k8s.io/v1", "metadata": value["metadata"]})
+/// A `Status`, which is what it is whatever view of objects the client asks for.
+///
+/// # Errors
+/// 406 when it does not come in any wanted form.
+pub fn status(accept: &Accept, code: StatusCode, value: &Value) -> Result<Response<Body>, ApiError> {
+    let (format, _) = accept.first(|_, _| true)?;
+    one(format, code, value, "meta.v1.Status")
+}
+
+/// The metadata of an object as `PartialObjectMetadata` of a version.
+pub fn partial(value: &Value, version: &str) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": value["metadata"],
+    })
 }
 
 /// A stored object for a client that wants plain JSON, where that is the text that is stored.

@@ -38,7 +38,7 @@ impl ApiServer {
                 let all = self.components();
                 let found = all.iter().find(|component| meta::name(component) == request.name);
                 let found = found.ok_or_else(|| served.not_found(&request.name))?;
-                let include = Include::of(cx.query.get("includeObject"));
+                let include = Include::of(cx)?;
                 respond::object(&cx.accept, Some(served), served.type_name(), StatusCode::OK, found, include)
             }
             _ => self.answer_review(cx, request, served, &body),

@@ -1,9 +1,11 @@
 //! Objects as rows of a table: what `kubectl get` prints.
 
 use kinds::Now;
-use object_model::time;
+use object_model::{ApiError, FieldError, FieldPath, time};
 use serde_json::{Value, json};
 
+use crate::context::Context;
+use crate::request::View;
 use crate::respond::partial;
 use crate::served::Served;
 
@@ -19,12 +21,21 @@ pub enum Include {
 }
 
 impl Include {
-    /// Reads the query parameter `includeObject`.
-    pub fn of(text: &str) -> Self {
-        match text {
-            "Object" => Self::Object,
-            "None" => Self::None,
-            _ => Self::Metadata,
+    /// Reads the query parameter `includeObject` of a request that asks for a table.
+    ///
+    /// # Errors
+    /// 400 for a value that there is not.
+    pub fn of(cx: &Context) -> Result<Self, ApiError> {
+        match cx.query.get("includeObject") {
+            "Object" => Ok(Self::Object),
+            "None" => Ok(Self::None),
+            "" | "Metadata" => Ok(Self::Metadata),
+            other if cx.accept.0.iter().any(|(_, view)| matches!(view, View::Table(_))) => {
+                let path = FieldPath::new("includeObject");
+                let error = FieldError::invalid(&path, other, "must be 'Metadata', 'Object', 'None', or empty");
+                Err(ApiError::bad_request(format!("Unable to convert to Table as requested: {error}")))
+            }
+            _ => Ok(Self::Metadata),
         }
     }
 }
@@ -57,8 +68,7 @@ pub fn of_scale(version: &str, scale: &Value, include: Include) -> Value {
         Include::None => {}
         Include::Object => row["object"] = scale.clone(),
         Include::Metadata => {
-            row["object"] = partial(scale, "PartialObjectMetadata");
-            row["object"]["apiVersion"] = format!("meta.k8s.io/{version}").into();
+            row["object"] = partial(scale, version);
         }
     }
     json!({
@@ -109,8 +119,7 @@ pub fn rows(served: &Served, version: &str, objects: &[Value], include: Include)
                     row["object"]["apiVersion"] = served.api_version().into();
                 }
                 Include::Metadata => {
-                    row["object"] = partial(object, "PartialObjectMetadata");
-                    row["object"]["apiVersion"] = format!("meta.k8s.io/{version}").into();
+                    row["object"] = partial(object, version);
                 }
             }
             row

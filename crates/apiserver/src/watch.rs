@@ -72,7 +72,7 @@ impl ApiServer {
         served: &Served,
     ) -> Result<Response<Body>, ApiError> {
         let selection = Selection::of(cx, served)?.named(&request.name);
-        let (format, view) = cx.accept.for_collection(served.is_custom())?;
+        let (format, view) = cx.accept.for_watch(served.is_custom())?;
         let bookmarks = cx.query.flag("allowWatchBookmarks");
         let initial = match (cx.query.get("sendInitialEvents"), cx.query.get("resourceVersionMatch")) {
             ("", "") => None,
@@ -129,7 +129,7 @@ impl ApiServer {
             selection,
             format,
             view,
-            include: Include::of(cx.query.get("includeObject")),
+            include: Include::of(cx)?,
             store: self.store.clone(),
             changes,
             columns_sent: false,
@@ -159,7 +159,7 @@ impl ApiServer {
 
 fn content_type(format: Format) -> &'static str {
     match format {
-        Format::Json => "application/json",
+        Format::Json | Format::Yaml => "application/json",
         Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
     }
 }
@@ -333,11 +333,13 @@ impl Watching {
                 self.columns_sent = true;
                 table
             }
-            View::Metadata => respond::partial(&object, "PartialObjectMetadata"),
+            View::Metadata(version) => respond::partial(&object, version),
             _ => object,
         };
-        let type_name =
-            if self.view == View::Metadata { "meta.v1.PartialObjectMetadata" } else { self.served.type_name() };
+        let type_name = match self.view {
+            View::Metadata(_) => "meta.v1.PartialObjectMetadata",
+            _ => self.served.type_name(),
+        };
         self.frame(kind, type_name, &object)
     }
 
@@ -350,10 +352,9 @@ impl Watching {
             object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let (object, type_name) = match self.view {
-            View::Metadata => (respond::partial(&object, "PartialObjectMetadata"), "meta.v1.PartialObjectMetadata"),
+            View::Metadata(version) => (respond::partial(&object, version), "meta.v1.PartialObjectMetadata"),
             View::Table(version) => {
-                let mut row = json!({"cells": [], "object": respond::partial(&object, "PartialObjectMetadata")});
-                row["object"]["apiVersion"] = format!("meta.k8s.io/{version}").into();
+                let row = json!({"cells": [], "object": respond::partial(&object, version)});
                 let table = json!({
                     "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
                     "metadata": {"resourceVersion": self.revision.to_string()}, "columnDefinitions": null, "rows": [row],
@@ -371,7 +372,7 @@ impl Watching {
 
     fn frame(&mut self, kind: &str, type_name: &str, object: &Value) -> Result<(), ApiError> {
         match self.format {
-            Format::Json => {
+            Format::Json | Format::Yaml => {
                 self.pending.extend_from_slice(json!({"type": kind, "object": object}).to_string().as_bytes());
                 self.pending.push(b'\n');
             }

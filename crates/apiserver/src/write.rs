@@ -157,6 +157,7 @@ impl ApiServer {
         if request.subresource == "scale" {
             let ty = schema_of("autoscaling.v1.Scale")?;
             let scale = cx.decode(ty, &body)?;
+            check_place(request, &scale)?;
             return self.modify_scale(cx, request, served, |_| Ok(scale.clone())).await;
         }
         let wanted = cx.decode_object(served, &body)?;
@@ -165,17 +166,12 @@ impl ApiServer {
             let made = self.insert(cx, request, served, wanted, Managers::None).await?;
             return made.answer(cx, served, StatusCode::CREATED);
         }
+        check_place(request, &wanted)?;
         let given = meta::resource_version(&wanted).to_owned();
         if given.is_empty() && !missing && !served.unconditional_update {
             let path = FieldPath::new("metadata").child("resourceVersion");
             let error = FieldError::invalid(&path, 0, "must be specified for an update");
             return Err(ApiError::invalid(served.group(), served.kind(), &request.name, &[error]));
-        }
-        if meta::name(&wanted).is_empty() {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({} based on URL) was undeterminable: name must be provided",
-                request.name
-            )));
         }
         let mut wanted = wanted;
         check_identity(served, request, &mut wanted)?;
@@ -254,6 +250,15 @@ impl ApiServer {
         let configuration = cx.decode_configuration(request, served, body)?;
         let is_there = || self.store.get(&served.key(&request.namespace, &request.name)).is_some();
         if request.subresource.is_empty() && !is_there() {
+            let uid = meta::uid(&configuration);
+            if !uid.is_empty() {
+                let why =
+                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+                return Err(ApiError::conflict(served.group(), served.plural(), &request.name, why));
+            }
+            if !served.verbs.contains(&"create") {
+                return Err(ApiError::method_not_allowed());
+            }
             let object = managers::apply(&writer, served.place(), &Value::Null, &configuration, force)?;
             match self.insert(cx, request, served, object, Managers::Given).await {
                 Ok(made) => return made.answer(cx, served, StatusCode::CREATED),
@@ -321,7 +326,7 @@ impl ApiServer {
         let main = ResourceRequest { subresource: String::new(), ..request.clone() };
         let changed = self.modify(cx, &main, served, &request.subresource, change).await?;
         let scale = kinds::scale::of(paths, &changed.object);
-        respond::scale(&cx.accept, &scale, Include::of(cx.query.get("includeObject")))
+        respond::scale(&cx.accept, &scale, Include::of(cx)?)
     }
 
     /// Changes a stored object: the one way by which anything existing is written. The rules of the write are those of the
@@ -542,68 +547,6 @@ impl ApiServer {
         }
         Ok(gone)
     }
-
-    /// `POST …/binding`: gives a pod its node. The pod's own row refuses that in any other way.
-    pub(crate) async fn bind(
-        &self,
-        cx: &Context,
-        request: &ResourceRequest,
-        served: &Served,
-        body: Bytes,
-    ) -> Result<Response<Body>, ApiError> {
-        let ty = schema_of("core.v1.Binding")?;
-        let mut question = Question::of(cx, request, served, Operation::Create)?;
-        question.subresource = "binding";
-        question.object = cx.decode(ty, &body)?;
-        question.object["apiVersion"] = "v1".into();
-        question.object["kind"] = "Binding".into();
-        chain::admit(self, &mut question).await?;
-        let binding = question.object;
-        let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
-        if node.is_empty() {
-            let path = FieldPath::new("target").child("name");
-            return Err(ApiError::invalid("", "Binding", &request.name, &[FieldError::required(&path, "")]));
-        }
-        let key = served.key(&request.namespace, &request.name);
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let entry = self.store.get(&key).ok_or_else(|| served.not_found(&request.name))?;
-            let mut pod = stored::decode(served, &entry)?;
-            let conflict = |why: String| ApiError::conflict("", "pods/binding", &request.name, why);
-            if let Some(taken) = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
-                return Err(conflict(format!("pod {} is already assigned to node {taken:?}", request.name)));
-            }
-            if meta::deletion_timestamp(&pod).is_some() {
-                return Err(conflict(format!("pod {} is being deleted, cannot be assigned to a host", request.name)));
-            }
-            let uid = meta::uid(&binding);
-            if !uid.is_empty() && uid != meta::uid(&pod) {
-                return Err(conflict(format!(
-                    "the UID in the binding is {uid}, that of the pod is {}",
-                    meta::uid(&pod)
-                )));
-            }
-            pod["spec"]["nodeName"] = node.clone().into();
-            let scheduled = json!({
-                "type": "PodScheduled", "status": "True", "lastProbeTime": null,
-                "observedGeneration": meta::generation(&pod), "lastTransitionTime": time::seconds(clock::now()),
-            });
-            set_condition(&mut pod, scheduled);
-            if !cx.dry_run()? {
-                match self
-                    .put(served, &request.namespace, &request.name, Expect::Revision(entry.mod_revision), &pod)
-                    .await
-                {
-                    Ok(_) => {}
-                    Err(StoreError::Mismatch(_)) if tries < CONFLICT_TRIES => continue,
-                    Err(StoreError::Mismatch(_)) => return Err(served.stale(&request.name)),
-                    Err(error) => return Err(store_failed(&error)),
-                }
-            }
-            return respond::created(&cx.accept);
-        }
-    }
 }
 
 /// Puts the objects of a change into the question about it: themselves, or their Scales.
@@ -671,20 +614,8 @@ impl Written {
         if let Some(answer) = self.entry.as_ref().and_then(|entry| respond::text(&cx.accept, served, status, entry)) {
             return Ok(answer);
         }
-        let include = Include::of(cx.query.get("includeObject"));
+        let include = Include::of(cx)?;
         respond::object(&cx.accept, Some(served), served.type_name(), status, &self.object, include)
-    }
-}
-
-/// Sets a condition of an object by its type.
-fn set_condition(object: &mut Value, condition: Value) {
-    let conditions = &mut object["status"]["conditions"];
-    if !conditions.is_array() {
-        *conditions = json!([]);
-    }
-    if let Some(list) = conditions.as_array_mut() {
-        list.retain(|c| c["type"] != condition["type"]);
-        list.push(condition);
     }
 }
 
@@ -702,6 +633,30 @@ pub(crate) fn has_finalizers(object: &Value) -> bool {
 
 fn judge(served: &Served, name: &str, errors: &[FieldError]) -> Result<(), ApiError> {
     if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(served.group(), served.kind(), name, errors)) }
+}
+
+/// Checks that a body that is put somewhere says by its name that it belongs there.
+fn check_place(request: &ResourceRequest, object: &Value) -> Result<(), ApiError> {
+    let (name, namespace) = (meta::name(object), meta::namespace(object));
+    if name.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            request.name
+        )));
+    }
+    if name != request.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            request.name
+        )));
+    }
+    if !namespace.is_empty() && !request.namespace.is_empty() && namespace != request.namespace {
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
+            request.namespace
+        )));
+    }
+    Ok(())
 }
 
 /// Checks that the body is what the URL says, and fills in what the URL knows.

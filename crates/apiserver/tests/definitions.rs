@@ -114,6 +114,26 @@ async fn names_that_become_free_go_to_who_waits_for_them() {
 }
 
 #[tokio::test]
+async fn nothing_new_comes_while_a_definition_goes() {
+    let cluster = Cluster::start().await;
+    cluster.post(CRDS, definition()).await.ok();
+    let mut kept = widget("kept");
+    kept["metadata"]["finalizers"] = json!(["example.com/f"]);
+    cluster.post(WIDGETS, kept).await.ok();
+    cluster.delete(&format!("{CRDS}/widgets.example.com")).await.ok();
+    let refused = |answer: cluster::Answer| answer.code == 405;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !refused(cluster.post(&format!("{WIDGETS}?dryRun=All"), widget("new")).await) {
+        assert!(std::time::Instant::now() < deadline, "objects can still be made");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let path = format!("{WIDGETS}/new?fieldManager=m");
+    let new = json!({"apiVersion": "example.com/v1", "kind": "Widget", "spec": {"mode": "a"}});
+    assert!(refused(cluster.patch(&path, "application/apply-patch+yaml", new).await));
+    cluster.merge(&format!("{WIDGETS}/kept"), json!({"metadata": {"finalizers": null}})).await.ok();
+}
+
+#[tokio::test]
 async fn objects_are_pruned_defaulted_judged_and_shown() {
     let cluster = Cluster::start().await;
     cluster.post(CRDS, definition()).await.ok();
@@ -123,7 +143,9 @@ async fn objects_are_pruned_defaulted_judged_and_shown() {
     assert_eq!((&made["spec"], made.get("status")), (&json!({"mode": "a", "size": 3}), None));
     assert_eq!(made["metadata"]["generation"], 1);
     let strict = cluster.post(&format!("{WIDGETS}?fieldValidation=Strict"), widget("x")).await;
-    assert_eq!(strict.refusal(), (400, "strict decoding error: unknown field \"spec.odd\"".to_owned()));
+    let why =
+        "Widget in version \"v1\" cannot be handled as a Widget: strict decoding error: unknown field \"spec.odd\"";
+    assert_eq!(strict.refusal(), (400, why.to_owned()));
     let mut wrong = widget("y");
     wrong["spec"] = json!({"mode": "c", "size": "3"});
     let (code, message) = cluster.post(WIDGETS, wrong).await.refusal();

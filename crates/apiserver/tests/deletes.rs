@@ -37,6 +37,28 @@ async fn a_finalizer_keeps_the_object_until_it_is_removed() {
 }
 
 #[tokio::test]
+async fn a_dry_run_that_the_body_asks_for_is_one_or_is_refused() {
+    let c = Cluster::start().await;
+    c.post(MAPS, map("x")).await.ok();
+    let path = format!("{MAPS}/x");
+    let (code, message) = delete_with(&c, &path, json!({"dryRun": ["Some"]})).await.refusal();
+    assert!(code == 422 && message.contains("dryRun: Unsupported value: \"Some\""), "{code} {message}");
+    delete_with(&c, &path, json!({"dryRun": ["All"]})).await.ok();
+    c.get(&path).await.ok();
+}
+
+#[tokio::test]
+async fn who_asks_in_the_old_way_is_told_that_a_deletion_goes_on() {
+    let c = Cluster::start().await;
+    let mut object = map("x");
+    object["metadata"]["finalizers"] = json!(["example.com/f"]);
+    c.post(MAPS, object).await.ok();
+    let path = format!("{MAPS}/x");
+    assert_eq!(delete_with(&c, &path, json!({"orphanDependents": false})).await.code, 202);
+    assert_eq!(delete_with(&c, &path, json!({"propagationPolicy": "Background"})).await.code, 200);
+}
+
+#[tokio::test]
 async fn a_placed_pod_has_grace_that_can_be_shortened_and_forced() {
     let c = Cluster::start().await;
     c.post(PODS, pod("p", "n")).await.ok();

@@ -53,6 +53,9 @@ async fn a_revision_of_the_future_is_waited_for_and_then_refused() {
     assert_eq!((code, refused.header("retry-after")), (504, "1"));
     assert!(message.starts_with("Too large resource version: 99999999, current: "), "{message}");
     assert_eq!(refused.json()["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+    c.post(MAPS, map("x")).await.ok();
+    assert_eq!(c.get(&format!("{MAPS}/x?resourceVersion=99999999")).await.code, 504);
+    assert_eq!(c.get(&format!("{MAPS}/x?resourceVersion=x")).await.code, 400);
 }
 
 #[tokio::test]
@@ -100,6 +103,18 @@ async fn a_table_has_the_columns_of_its_kind_and_metadata_in_its_rows() {
 }
 
 #[tokio::test]
+async fn a_table_that_cannot_be_is_refused_and_a_status_is_no_table() {
+    let c = Cluster::start().await;
+    c.post(MAPS, map("x")).await.ok();
+    let refused = c.raw("GET", &format!("{MAPS}?includeObject=All"), &[("accept", TABLE)], "").await.refusal();
+    let why = "Unable to convert to Table as requested: includeObject: Invalid value: \"All\": must be 'Metadata', \
+               'Object', 'None', or empty";
+    assert_eq!(refused, (400, why.to_owned()));
+    let alone = TABLE.split_once(',').expect("a list").0;
+    assert_eq!(c.raw("DELETE", &format!("{MAPS}/x"), &[("accept", alone)], "").await.ok()["kind"], "Status");
+}
+
+#[tokio::test]
 async fn metadata_alone_can_be_asked_for() {
     let c = Cluster::start().await;
     c.post(MAPS, map("x")).await.ok();
@@ -107,6 +122,53 @@ async fn metadata_alone_can_be_asked_for() {
     let list = c.raw("GET", MAPS, &[("accept", accept)], "").await.ok();
     assert_eq!((&list["kind"], names(&list)), (&json!("PartialObjectMetadataList"), vec!["x"]));
     assert!(list["items"][0].get("data").is_none());
+}
+
+#[tokio::test]
+async fn metadata_alone_comes_in_the_old_version_too() {
+    let c = Cluster::start().await;
+    c.post(MAPS, map("x")).await.ok();
+    let accept = "application/json;as=PartialObjectMetadata;v=v1beta1;g=meta.k8s.io";
+    let one = c.raw("GET", &format!("{MAPS}/x"), &[("accept", accept)], "").await.ok();
+    assert_eq!((&one["kind"], &one["apiVersion"]), (&json!("PartialObjectMetadata"), &json!("meta.k8s.io/v1beta1")));
+}
+
+#[tokio::test]
+async fn objects_lists_and_errors_come_as_yaml_and_watches_do_not() {
+    let c = Cluster::start().await;
+    c.post(MAPS, map("x")).await.ok();
+    let yaml = [("accept", "application/yaml")];
+    for (path, code, part) in [
+        (format!("{MAPS}/x"), 200, "data:\n  a: \"1\"\n"),
+        (MAPS.to_owned(), 200, "kind: ConfigMapList\n"),
+        (format!("{MAPS}/y"), 404, "message: configmaps \"y\" not found\n"),
+    ] {
+        let answer = c.raw("GET", &path, &yaml, "").await;
+        assert_eq!((answer.code, answer.header("content-type")), (code, "application/yaml"));
+        assert!(answer.text().contains(part), "{}", answer.text());
+    }
+    assert_eq!(c.raw("GET", &format!("{MAPS}?watch=1"), &yaml, "").await.code, 406);
+}
+
+#[tokio::test]
+async fn a_page_of_any_form_tells_how_many_are_left() {
+    let c = Cluster::start().await;
+    for name in ["a", "b", "c"] {
+        c.post(MAPS, map(name)).await.ok();
+    }
+    let path = format!("{MAPS}?limit=1");
+    let table = c.raw("GET", &path, &[("accept", TABLE)], "").await.ok();
+    assert_eq!(
+        (&table["metadata"]["remainingItemCount"], table["rows"].as_array().map(Vec::len)),
+        (&json!(2), Some(1))
+    );
+    let list = c.raw("GET", &path, &[("accept", PROTOBUF)], "").await;
+    let envelope = schema::protobuf::unwrap_envelope(&list.bytes).expect("an envelope");
+    let ty = schema::type_named("core.v1.ConfigMapList").expect("a type");
+    let list = schema::protobuf::decode(ty, envelope.raw).expect("decode");
+    assert_eq!((names(&list), &list["metadata"]["remainingItemCount"]), (vec!["a"], &json!(2)));
+    let selected = c.get(&format!("{path}&labelSelector=!x")).await.ok();
+    assert!(selected["metadata"]["continue"].is_string() && selected["metadata"].get("remainingItemCount").is_none());
 }
 
 #[tokio::test]

@@ -144,7 +144,7 @@ async fn unknown_fields_are_refused_warned_of_or_ignored_as_asked() {
     let c = Cluster::start().await;
     let text = r#"{"metadata":{"name":"x","foo":1},"data":{"a":"1"},"data":{"a":"2"}}"#;
     let strict = c.raw("POST", &format!("{MAPS}?fieldValidation=Strict"), &[], text).await;
-    let message = r#"strict decoding error: unknown field "metadata.foo", duplicate field "data""#;
+    let message = r#"ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: unknown field "metadata.foo", duplicate field "data""#;
     assert_eq!(strict.refusal(), (400, message.to_owned()));
     let warned = c.raw("POST", MAPS, &[], text).await;
     assert_eq!(warned.code, 201);
@@ -167,6 +167,88 @@ async fn a_binding_places_a_pod_once() {
     assert_eq!(placed["status"]["conditions"][0]["type"], "PodScheduled");
     let (code, message) = c.post(&path, binding).await.refusal();
     assert_eq!((code, message.contains("pod p is already assigned to node \"n\"")), (409, true), "{message}");
+}
+
+#[tokio::test]
+async fn a_pod_learns_from_its_binding_and_of_where_its_node_is() {
+    let c = Cluster::start().await;
+    let labels = json!({"topology.kubernetes.io/zone": "z1", "topology.kubernetes.io/region": "r1", "other": "x"});
+    c.post("/api/v1/nodes", json!({"metadata": {"name": "n", "labels": labels}})).await.ok();
+    c.post(PODS, pod("p", "")).await.ok();
+    let metadata = json!({
+        "name": "p", "annotations": {"example.com/a": "1"}, "labels": {"topology.kubernetes.io/region": "mine"},
+    });
+    let binding = json!({"metadata": metadata, "target": {"kind": "Node", "name": "n"}});
+    assert_eq!(c.post(&format!("{PODS}/p/binding"), binding).await.code, 201);
+    let placed = c.get(&format!("{PODS}/p")).await.ok();
+    assert_eq!(placed["metadata"]["annotations"], json!({"example.com/a": "1"}));
+    let labels = json!({"topology.kubernetes.io/zone": "z1", "topology.kubernetes.io/region": "mine"});
+    assert_eq!(placed["metadata"]["labels"], labels);
+}
+
+#[tokio::test]
+async fn a_binding_that_cannot_be_is_refused() {
+    let c = Cluster::start().await;
+    let mut gated = pod("gated", "");
+    gated["spec"]["schedulingGates"] = json!([{"name": "example.com/g"}]);
+    c.post(PODS, gated).await.ok();
+    let to = |name: &str, target: serde_json::Value| json!({"metadata": {"name": name}, "target": target});
+    let node = json!({"kind": "Node", "name": "n"});
+    let old = json!({"metadata": {"name": "gated", "resourceVersion": "1"}, "target": node});
+    for (binding, code, part) in [
+        (to("gated", node.clone()), 409, "pod gated has non-empty .spec.schedulingGates"),
+        (to("other", node), 400, "name in URL does not match name in Binding object"),
+        (to("gated", json!({"kind": "Pod", "name": "n"})), 422, "target.kind: Unsupported value: \"Pod\""),
+        (old, 409, "ResourceVersion in precondition: 1"),
+    ] {
+        let (is, message) = c.post(&format!("{PODS}/gated/binding"), binding).await.refusal();
+        assert!(is == code && message.contains(part), "{is} {message}");
+    }
+}
+
+#[tokio::test]
+async fn where_an_object_belongs_is_looked_at_before_its_revision() {
+    let c = Cluster::start().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    c.post(leases, json!({"metadata": {"name": "x"}})).await.ok();
+    let (code, message) = c.put(&format!("{leases}/x"), json!({"metadata": {"name": "y"}})).await.refusal();
+    assert!(code == 400 && message.contains("does not match the name on the URL (x)"), "{code} {message}");
+}
+
+#[tokio::test]
+async fn a_scale_is_put_where_it_says_that_it_belongs() {
+    let c = Cluster::start().await;
+    c.post(DEPLOYMENTS, deployment("d")).await.ok();
+    let path = format!("{DEPLOYMENTS}/d/scale");
+    for (metadata, part) in [
+        (json!({"name": "other"}), "the name of the object (other) does not match the name on the URL (d)"),
+        (json!({"name": "d", "namespace": "other"}), "the namespace of the object (other) does not match"),
+        (json!({}), "name must be provided"),
+    ] {
+        let (code, message) = c.put(&path, json!({"metadata": metadata, "spec": {"replicas": 2}})).await.refusal();
+        assert!(code == 400 && message.contains(part), "{code} {message}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_applied_to_an_object_that_is_gone_does_not_make_another() {
+    let c = Cluster::start().await;
+    let mut text = map("x");
+    text["metadata"]["uid"] = "u".into();
+    let refused = c.patch(&format!("{MAPS}/x?fieldManager=m"), "application/apply-patch+yaml", text).await.refusal();
+    let why = "Operation cannot be fulfilled on configmaps \"x\": uid mismatch: the provided object specified uid u, \
+               and no existing object was found";
+    assert_eq!(refused, (409, why.to_owned()));
+}
+
+#[tokio::test]
+async fn a_configuration_with_a_key_twice_is_refused_with_its_line() {
+    let c = Cluster::start().await;
+    let text = "apiVersion: v1\nkind: ConfigMap\ndata:\n  a: one\n  a: two\n";
+    let path = format!("{MAPS}/x?fieldManager=m&fieldValidation=Strict");
+    let refused = c.raw("PATCH", &path, &[("content-type", "application/apply-patch+yaml")], text).await;
+    let why = "error strict decoding YAML: yaml: unmarshal errors:\n  line 5: key \"a\" already set in map";
+    assert_eq!(refused.refusal(), (400, why.to_owned()));
 }
 
 #[tokio::test]

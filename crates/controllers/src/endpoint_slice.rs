@@ -17,14 +17,14 @@ pub(crate) const CONTROLLER: Controller = Controller {
 };
 
 /// The label that names a slice's Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The label that says who keeps a slice, and this controller's value of it.
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 /// Most endpoints of one slice (upstream's default).
 const SLICE_MAX: usize = 100;
 
-fn service_of(slice: &Value, _: &dyn Objects) -> Vec<Key> {
+pub(crate) fn service_of(slice: &Value, _: &dyn Objects) -> Vec<Key> {
     let name = slice["metadata"]["labels"][SERVICE_NAME].as_str();
     name.map(|name| (meta::namespace(slice).to_owned(), name.to_owned())).into_iter().collect()
 }
@@ -101,7 +101,7 @@ fn plan(service: &Value, objects: &dyn Objects, _now: jiff::Timestamp) -> anyhow
     Ok(actions)
 }
 
-fn same_ports(stored: &Value, wanted: &Value) -> bool {
+pub(crate) fn same_ports(stored: &Value, wanted: &Value) -> bool {
     stored.as_array().map_or(&[][..], Vec::as_slice) == wanted.as_array().map_or(&[][..], Vec::as_slice)
 }
 
@@ -165,7 +165,7 @@ fn update(slice: &Object, labels: &Value, endpoints: Vec<Value>, ports: &Value) 
     })
 }
 
-fn delete(slice: &Object) -> Action {
+pub(crate) fn delete(slice: &Object) -> Action {
     Action::Delete {
         resource: ENDPOINT_SLICES,
         namespace: slice.namespace.clone(),

@@ -18,6 +18,7 @@ mod daemon_set;
 mod deployment;
 mod disruption;
 mod endpoint_slice;
+mod endpoint_slice_mirroring;
 mod endpoints;
 mod garbage_collector;
 mod job;
@@ -28,6 +29,7 @@ mod namespace;
 mod node_lifecycle;
 mod pods;
 mod replica_set;
+mod replication_controller;
 mod resource_quota;
 mod revisions;
 mod roles;
@@ -61,8 +63,10 @@ pub use runner::Manager;
 pub(crate) static CONTROLLERS: &[&Controller] = &[
     &deployment::CONTROLLER,
     &replica_set::CONTROLLER,
+    &replication_controller::CONTROLLER,
     &namespace::CONTROLLER,
     &endpoint_slice::CONTROLLER,
+    &endpoint_slice_mirroring::CONTROLLER,
     &endpoints::CONTROLLER,
     &load_balancer::CONTROLLER,
     &stateful_set::CONTROLLER,
@@ -104,6 +108,10 @@ pub trait Objects {
     /// The custom resources whose objects live in namespaces, each with whether its objects are known yet.
     fn custom(&self) -> Vec<(Resource, bool)> {
         Vec::new()
+    }
+    /// Why the last thing that was to be created for the subject was not, if it was not.
+    fn refused(&self) -> Option<&str> {
+        None
     }
     /// What a version of a group that somebody else answers for held in a namespace, when it was swept last.
     fn swept(&self, _namespace_uid: &str, _version: &str) -> Option<Swept> {
@@ -232,6 +240,7 @@ pub(crate) const ENDPOINT_SLICES: Resource =
 pub(crate) const INGRESSES: Resource = Resource { group: "networking.k8s.io", version: "v1", plural: "ingresses" };
 pub(crate) const NAMESPACES: Resource = core("namespaces");
 pub(crate) const REPLICA_SETS: Resource = apps("replicasets");
+pub(crate) const REPLICATION_CONTROLLERS: Resource = core("replicationcontrollers");
 pub(crate) const DEPLOYMENTS: Resource = apps("deployments");
 pub(crate) const CLAIMS: Resource = core("persistentvolumeclaims");
 pub(crate) const VOLUMES: Resource = core("persistentvolumes");

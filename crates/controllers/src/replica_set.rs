@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use client::Patch;
+use client::{Patch, Resource};
 use jiff::Timestamp;
-use object_model::{LabelSelector, meta};
+use object_model::{LabelSelector, meta, time};
 use serde_json::{Value, json};
 
 use crate::pods::{self, BURST, Owner, is_active, rank, until_available};
@@ -23,17 +23,28 @@ fn wakes(pod: &Value, objects: &dyn Objects) -> Vec<Key> {
 }
 
 fn plan(set: &Value, objects: &dyn Objects, now: Timestamp) -> anyhow::Result<Vec<Action>> {
-    let (namespace, name) = (meta::namespace(set), meta::name(set));
-    let selector = LabelSelector::from_object(&set["spec"]["selector"])?;
     let owner = Owner { object: set, api_version: "apps/v1", kind: "ReplicaSet", finalizer: "" };
-    let (own, mut actions) = owner.claim(objects, &selector);
+    keep(&owner, REPLICA_SETS, &LabelSelector::from_object(&set["spec"]["selector"])?, objects, now)
+}
+
+/// What is to be done so that an owner has as many pods as its spec says, and its status tells of them.
+pub(crate) fn keep(
+    owner: &Owner<'_>,
+    resource: Resource,
+    selector: &LabelSelector,
+    objects: &dyn Objects,
+    now: Timestamp,
+) -> anyhow::Result<Vec<Action>> {
+    let set = owner.object;
+    let (namespace, name) = (meta::namespace(set), meta::name(set));
+    let (own, mut actions) = owner.claim(objects, selector);
     let deleting = meta::deletion_timestamp(set).is_some();
     let active: Vec<&Object> = own.iter().filter(|p| is_active(&p.object)).collect();
     let wanted = usize::try_from(set["spec"]["replicas"].as_i64().unwrap_or(1)).unwrap_or(0);
     if !deleting && actions.is_empty() {
         if active.len() < wanted {
             let missing = (wanted - active.len()).min(BURST);
-            actions.extend((0..missing).map(|_| create(&owner)));
+            actions.extend((0..missing).map(|_| create(owner)));
         } else if active.len() > wanted {
             let mut ranked = active.clone();
             ranked.sort_by_cached_key(|p| rank(&p.object));
@@ -52,30 +63,57 @@ fn plan(set: &Value, objects: &dyn Objects, now: Timestamp) -> anyhow::Result<Ve
             next_available = Some(next_available.map_or(left, |n| n.min(left)));
         }
     }
-    let status = json!({
+    let mut status = json!({
         "replicas": active.len(),
         "fullyLabeledReplicas": active.iter().filter(|p| template_labels.matches_object(&p.object)).count(),
         "readyReplicas": ready,
         "availableReplicas": available,
-        "terminatingReplicas": own.iter().filter(|p| meta::deletion_timestamp(&p.object).is_some()).count(),
         "observedGeneration": meta::generation(set),
     });
+    if resource == REPLICA_SETS {
+        let terminating = own.iter().filter(|p| meta::deletion_timestamp(&p.object).is_some()).count();
+        status["terminatingReplicas"] = terminating.into();
+    }
+    let refused = objects.refused().filter(|_| active.len() < wanted);
+    let conditions = conditions(&set["status"]["conditions"], refused, now);
     let same = status.as_object().into_iter().flatten().all(|(k, v)| {
         // The server leaves out zeros.
         set["status"].get(k).unwrap_or(&json!(0)) == v
     });
-    if !same {
-        actions.push(Action::Patch {
-            resource: REPLICA_SETS,
+    if let Some(conditions) = &conditions {
+        status["conditions"] = conditions.clone();
+    }
+    if !same || conditions.is_some() {
+        let told = Action::Patch {
+            resource,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             subresource: "status",
             kind: Patch::Merge,
             patch: json!({"status": status}),
-        });
+        };
+        // Nothing follows what is refused again.
+        let at = if refused.is_some() { 0 } else { actions.len() };
+        actions.insert(at, told);
     }
     actions.extend(next_available.map(|s| Action::Again(Duration::from_secs(s.unsigned_abs()))));
     Ok(actions)
+}
+
+/// The conditions with one that says why pods are missing, or without it; `None` where they are so already.
+fn conditions(now_there: &Value, refused: Option<&str>, now: Timestamp) -> Option<Value> {
+    const FAILURE: &str = "ReplicaFailure";
+    let mut all = now_there.as_array().cloned().unwrap_or_default();
+    let known = all.iter().position(|condition| condition["type"] == FAILURE);
+    match (known, refused) {
+        (None, Some(why)) => all.push(json!({
+            "type": FAILURE, "status": "True", "reason": "FailedCreate", "message": why,
+            "lastTransitionTime": time::seconds(now),
+        })),
+        (Some(at), None) => drop(all.remove(at)),
+        _ => return None,
+    }
+    Some(all.into())
 }
 
 fn create(owner: &Owner<'_>) -> Action {
@@ -157,6 +195,45 @@ mod tests {
             patch pods b  {"metadata":{"ownerReferences":[],"resourceVersion":"5","uid":"b"}}
         "#]],
         );
+    }
+
+    /// Objects of a subject for which something could not be created.
+    struct Refused(Fixed);
+
+    impl Objects for Refused {
+        fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<Object> {
+            self.0.get(resource, namespace, name)
+        }
+
+        fn list(&self, resource: Resource, namespace: &str) -> Vec<Object> {
+            self.0.list(resource, namespace)
+        }
+
+        fn refused(&self) -> Option<&str> {
+            Some("exceeded quota")
+        }
+    }
+
+    #[test]
+    fn the_status_says_why_pods_are_missing_until_they_are_there() {
+        let refused = Refused(Fixed::default());
+        expect![[r#"
+            patch replicasets echo status {"status":{"availableReplicas":0,"conditions":[{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"exceeded quota","reason":"FailedCreate","status":"True","type":"ReplicaFailure"}],"fullyLabeledReplicas":0,"observedGeneration":1,"readyReplicas":0,"replicas":0,"terminatingReplicas":0}}
+            create pods echo- replicas=null
+        "#]]
+        .assert_eq(&brief(&plan(&set(1), &refused, now()).expect("a plan")));
+        let mut told = set(1);
+        told["status"]["conditions"] = json!([{"type": "ReplicaFailure", "status": "True"}, {"type": "Other"}]);
+        expect![[r#"
+            create pods echo- replicas=null
+        "#]]
+        .assert_eq(&brief(&plan(&told, &refused, now()).expect("a plan")));
+        let mut enough = told.clone();
+        enough["spec"]["replicas"] = 0.into();
+        expect![[r#"
+            patch replicasets echo status {"status":{"availableReplicas":0,"conditions":[{"type":"Other"}],"fullyLabeledReplicas":0,"observedGeneration":1,"readyReplicas":0,"replicas":0,"terminatingReplicas":0}}
+        "#]]
+        .assert_eq(&brief(&plan(&enough, &refused, now()).expect("a plan")));
     }
 
     #[test]

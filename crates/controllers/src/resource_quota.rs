@@ -12,13 +12,12 @@ use serde_json::{Value, json};
 use crate::runner::NAMESPACED;
 use crate::{
     Action, BUDGETS, CLAIMS, CONTROLLER_REVISIONS, CRON_JOBS, Controller, DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES,
-    ENDPOINTS, INGRESSES, JOBS, Key, Objects, PODS, REPLICA_SETS, Read, SERVICES, STATEFUL_SETS, Writes, core,
-    root_ca::CONFIG_MAPS, service_account::SERVICE_ACCOUNTS,
+    ENDPOINTS, INGRESSES, JOBS, Key, Objects, PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, Read, SERVICES,
+    STATEFUL_SETS, Writes, core, root_ca::CONFIG_MAPS, service_account::SERVICE_ACCOUNTS,
 };
 
 const QUOTAS: Resource = core("resourcequotas");
 pub(crate) const SECRETS: Resource = core("secrets");
-pub(crate) const REPLICATION_CONTROLLERS: Resource = core("replicationcontrollers");
 const RESOURCE_CLAIMS: Resource = Resource { group: "resource.k8s.io", version: "v1", plural: "resourceclaims" };
 
 pub(crate) const CONTROLLER: Controller = Controller {

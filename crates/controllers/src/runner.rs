@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -170,6 +170,7 @@ impl Manager {
             let client = (self.writers)(controller.name);
             let (recorder, record) = Recorder::new(&client, controller.name, "", cancel.clone());
             tasks.spawn(record);
+            let refusals = Refusals::default();
             for _ in 0..WORKERS {
                 let worker = Worker {
                     controller,
@@ -178,6 +179,7 @@ impl Manager {
                     queue: queue.clone(),
                     recorder: recorder.clone(),
                     authority: self.authority.clone(),
+                    refusals: refusals.clone(),
                 };
                 tasks.spawn(worker.run());
             }
@@ -192,12 +194,8 @@ impl Manager {
 }
 
 /// Resources of which no plan sees more than the metadata, though it reads them.
-const METADATA_ONLY: [Resource; 4] = [
-    crate::root_ca::CONFIG_MAPS,
-    crate::service_account::SERVICE_ACCOUNTS,
-    crate::resource_quota::SECRETS,
-    crate::resource_quota::REPLICATION_CONTROLLERS,
-];
+const METADATA_ONLY: [Resource; 3] =
+    [crate::root_ca::CONFIG_MAPS, crate::service_account::SERVICE_ACCOUNTS, crate::resource_quota::SECRETS];
 
 /// Whether any controller looks at more of these objects than their metadata.
 fn is_looked_into(resource: Resource) -> bool {
@@ -276,6 +274,37 @@ fn wake(controller: &'static Controller, caches: &Arc<Caches>, queue: &WorkQueue
     }
 }
 
+/// What a plan sees: the caches, and what came of the last plan for the same subject.
+struct View<'a> {
+    caches: &'a Caches,
+    refused: Option<String>,
+}
+
+impl Objects for View<'_> {
+    fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<Object> {
+        self.caches.get(resource, namespace, name)
+    }
+
+    fn list(&self, resource: Resource, namespace: &str) -> Vec<Object> {
+        self.caches.list(resource, namespace)
+    }
+
+    fn custom(&self) -> Vec<(Resource, bool)> {
+        Objects::custom(self.caches)
+    }
+
+    fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
+    fn root_ca(&self) -> &str {
+        self.caches.root_ca()
+    }
+}
+
+/// Why the last creation for a subject was refused, of the subjects of one controller.
+type Refusals = Arc<Mutex<HashMap<Key, String>>>;
+
 struct Worker {
     controller: &'static Controller,
     client: Client,
@@ -283,6 +312,7 @@ struct Worker {
     queue: WorkQueue<Key>,
     recorder: Recorder,
     authority: Option<Arc<Authority>>,
+    refusals: Refusals,
 }
 
 impl Worker {
@@ -314,10 +344,28 @@ impl Worker {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>> {
-        let Some(subject) = self.caches.get(self.controller.subject, &key.0, &key.1) else { return Ok(None) };
+        let Some(subject) = self.caches.get(self.controller.subject, &key.0, &key.1) else {
+            self.refusals().remove(key);
+            return Ok(None);
+        };
         let mut object = subject.object.clone();
         identify(&mut object, self.controller.subject);
-        let actions = (self.controller.plan)(&object, &*self.caches, clock::now())?;
+        let refused = self.refusals().get(key).cloned();
+        let was_refused = refused.is_some();
+        let actions = (self.controller.plan)(&object, &View { caches: &self.caches, refused }, clock::now())?;
+        let again = self.carry_out(key, actions).await?;
+        if was_refused {
+            self.refusals().remove(key);
+        }
+        Ok(again)
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, HashMap<Key, String>> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out a plan; when to look again.
+    async fn carry_out(&self, key: &Key, actions: Vec<Action>) -> Result<Option<Duration>> {
         let mut again = None;
         let mut rest = actions.into_iter().peekable();
         while let Some(first) = rest.next() {
@@ -333,7 +381,7 @@ impl Worker {
             {
                 group.push(next);
             }
-            let mut results = stream::iter(group).map(|action| self.act(action)).buffer_unordered(WRITES_AT_ONCE);
+            let mut results = stream::iter(group).map(|action| self.act(key, action)).buffer_unordered(WRITES_AT_ONCE);
             while let Some(result) = results.next().await {
                 result?;
             }
@@ -341,7 +389,7 @@ impl Worker {
         Ok(again)
     }
 
-    async fn act(&self, action: Action) -> Result<()> {
+    async fn act(&self, key: &Key, action: Action) -> Result<()> {
         self.check_declared(&action)?;
         match action {
             Action::Create { resource, namespace, object, event } => {
@@ -354,6 +402,7 @@ impl Worker {
                     // A cache that lags behind is no trouble: the next plan sees the object.
                     Err(error) if error.reason == Reason::AlreadyExists && !meta::name(&object).is_empty() => {}
                     Err(error) => {
+                        self.refusals().insert(key.clone(), error.to_string());
                         if let Some(about) = about {
                             let message = format!("Error creating: {error}");
                             self.recorder.event(&about, None, client::EventType::Warning, "FailedCreate", message);

@@ -20,7 +20,7 @@ use image_store::ImageStore;
 use kubelet::Kubelet;
 use pod_network::Cidr;
 use scheduler::Scheduler;
-use store::{LogStore, RedbLog, Store};
+use store::{Journal, LogStore, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -157,8 +157,9 @@ async fn start(
         if options.listen.ip().is_unspecified() { "127.0.0.1".to_owned() } else { options.listen.ip().to_string() };
     kubeconfig::keep(&dirs.kubeconfig(), &pki, &format!("https://{reach}:{port}"))?;
 
-    let store_path = dirs.data_dir.join("store.redb");
-    let store: Arc<dyn Store> = LogStore::open(RedbLog::open(&store_path)?)?;
+    let store_dir = dirs.data_dir.join("store");
+    store::take_over(&dirs.data_dir.join("store.redb"), &store_dir)?;
+    let store: Arc<dyn Store> = LogStore::open(Journal::open(&store_dir)?)?;
     let kubelet_client = KubeletClient { tls: pki.to_kubelet_tls()? };
     let server = ApiServer::new(store.clone(), kubelet_client, pki.token_key()?, format!("{address}:{port}"))?;
     server.set_front_proxy(pki.front_proxy()?);

@@ -93,7 +93,7 @@ fn check_ours(dirs: &Dirs) -> Result<()> {
             Err(error) => Err(error).with_context(|| format!("read {}", dir.display())),
         }
     };
-    if foreign(&dirs.data_dir, &["lock", "store.redb"])? {
+    if foreign(&dirs.data_dir, &["lock", "store/lock", "store.redb"])? {
         bail!("{} is not a data directory of knarr: it holds other things", dirs.data_dir.display());
     }
     if foreign(&dirs.run_dir, &["knarr.sock", "cri.sock", "docker.sock", "sandboxes", "network"])? {

@@ -10,7 +10,7 @@ use crate::args::{Args, Flag};
 use crate::failure::{Outcome, error, said};
 use crate::http::failure;
 use crate::print::{self, Format};
-use crate::{Context, Verb, yaml};
+use crate::{Context, Verb};
 
 /// The version of kubectl whose words these are.
 const LIKE: &str = "v1.37";
@@ -238,7 +238,7 @@ pub(crate) async fn version(context: &Context) -> Outcome {
     }
     match Format::read(&context.args)? {
         Format::Json => print::out(&print::json_text(&value)?),
-        Format::Yaml => print::out(&yaml::document(&value)),
+        Format::Yaml => print::out(&schema::yaml::document(&value)),
         _ => print::out(&format!(
             "Client Version: {client}\nServer Version: {}\n",
             value["serverVersion"]["gitVersion"].as_str().unwrap_or_default()
@@ -338,7 +338,7 @@ pub(crate) fn config(what: &str, args: &Args, paths: &[PathBuf], mut config: Val
             let text = std::fs::read_to_string(path)?;
             let mut own: Value = serde_saphyr::from_str(&text).map_err(|e| error(e.to_string()))?;
             own["current-context"] = json!(name);
-            std::fs::write(path, yaml::document(&own))?;
+            std::fs::write(path, schema::yaml::document(&own))?;
             print::out(&format!("Switched to context \"{name}\".\n"))
         }
         _ => {
@@ -364,7 +364,7 @@ pub(crate) fn config(what: &str, args: &Args, paths: &[PathBuf], mut config: Val
             match Format::read(args)? {
                 Format::Json => print::out(&print::json_text(&config)?),
                 Format::JsonPath(template) => print::out(&object_model::jsonpath::render(&template, &config)?),
-                _ => print::out(&yaml::document(&config)),
+                _ => print::out(&schema::yaml::document(&config)),
             }
         }
     }

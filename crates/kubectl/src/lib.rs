@@ -23,7 +23,6 @@ mod print;
 mod rollout;
 mod terminal;
 mod wait;
-mod yaml;
 
 use std::path::Path;
 use std::process::ExitCode;

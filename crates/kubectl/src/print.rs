@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::failure::{Outcome, error};
-use crate::yaml;
 
 /// How objects are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +121,7 @@ pub(crate) fn objects(
     };
     match format {
         Format::Json => out(&json_text(&value)?),
-        Format::Yaml => out(&yaml::document(&value)),
+        Format::Yaml => out(&schema::yaml::document(&value)),
         Format::JsonPath(template) => out(&jsonpath::render(template, &value)?),
         _ => Ok(()),
     }

@@ -71,6 +71,21 @@ pub fn decode_yaml(ty: &'static Type, body: &[u8]) -> Result<Decoded, DecodeErro
     pass.finish(ty, value.map_err(|error| format!("error converting YAML to JSON: yaml: {error}")))
 }
 
+/// The line and the name of the first key that a map of a YAML text has twice.
+pub fn key_given_twice(body: &[u8]) -> Option<(u64, String)> {
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
+        with_snippet: false,
+    };
+    let read =
+        serde_saphyr::with_deserializer_from_slice_with_options(body, options, |yaml| Skipped::deserialize(yaml));
+    match read.err()? {
+        serde_saphyr::Error::DuplicateMappingKey { key, location } => Some((location.line(), key.unwrap_or_default())),
+        _ => None,
+    }
+}
+
 /// Checks an already parsed value, such as the result of a patch, as if it had just been decoded.
 pub fn conform(ty: &'static Type, value: Value) -> Result<Decoded, DecodeError> {
     let pass = Pass::default();
@@ -93,6 +108,8 @@ struct State {
 
 enum Step {
     Field(String),
+    /// The key of a map.
+    Entry(String),
     Index(usize),
 }
 
@@ -164,7 +181,9 @@ impl State {
         let mut text = String::new();
         for step in &self.path {
             match step {
-                Step::Field(name) => {
+                // Go's messages name neither the elements of lists nor the entries of maps.
+                Step::Entry(_) if !with_indices => {}
+                Step::Field(name) | Step::Entry(name) => {
                     if !text.is_empty() {
                         text.push('.');
                     }
@@ -362,7 +381,7 @@ impl Node<'_> {
             if object.contains_key(&key) {
                 self.pass.problem("duplicate", &key);
             }
-            let step = Step::Field(key.clone());
+            let step = Step::Entry(key.clone());
             let mut value = self.pass.enter(step, || input.next_value_seed(self.pass.node(element)))?;
             if value.is_null() {
                 value = zero(element);

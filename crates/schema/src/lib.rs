@@ -21,8 +21,9 @@ mod scalar;
 mod strategic;
 pub mod structural;
 pub mod table;
+pub mod yaml;
 
-pub use decode::{DecodeError, Decoded, conform, decode_json, decode_yaml};
+pub use decode::{DecodeError, Decoded, conform, decode_json, decode_yaml, key_given_twice};
 pub use defaults::{apply_defaults, normalise};
 pub use json_patch::{json_patch, merge_patch};
 pub use strategic::strategic_merge;

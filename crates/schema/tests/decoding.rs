@@ -70,7 +70,7 @@ fn a_wrong_type_is_told_with_the_go_field() {
     check_yaml(
         "core.v1.ConfigMap",
         "data:\n  port: 80\n",
-        expect!["json: cannot unmarshal number into Go struct field ConfigMap.data.port of type string"],
+        expect!["json: cannot unmarshal number into Go struct field ConfigMap.data of type string"],
     );
     check_json(
         "core.v1.Pod",

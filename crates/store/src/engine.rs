@@ -3,7 +3,7 @@
 //! The writer is the only one to change anything. It takes all writes that wait, checks each against the state that those
 //! before it leave, commits them in one step, and only then shows them to readers and watchers.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::log::{Log, LogState, Record};
+use crate::log::{self, Garbage, Log, LogState, Record};
 use crate::queue;
 use crate::{Durability, Entry, Event, Expect, Op, RELAXED_FLUSH, Range, Store, StoreError, Watch, Write};
 
@@ -174,10 +174,12 @@ fn event_of(record: &Record, previous: Option<Arc<Entry>>) -> Event {
     }
 }
 
-/// What a record makes superfluous once its revision is compacted: the record it replaces, and itself if it is a deletion.
-fn garbage_of(record: &Record, previous: Option<&Entry>) -> impl Iterator<Item = (u64, u64)> {
-    let replaced = previous.map(|p| (record.revision, p.mod_revision));
-    let tombstone = record.value.is_none().then_some((record.revision, record.revision));
+/// What a record makes superfluous, and the revision that must be compacted first: the record it replaces, and itself if
+/// it is a deletion.
+fn garbage_of(record: &Record, previous: Option<&Entry>) -> impl Iterator<Item = (u64, Garbage)> {
+    let garbage = |revision, value| (record.revision, Garbage { revision, size: log::size(record.key.len(), value) });
+    let replaced = previous.map(|p| garbage(p.mod_revision, p.value.len()));
+    let tombstone = record.value.is_none().then(|| garbage(record.revision, 0));
     replaced.into_iter().chain(tombstone)
 }
 
@@ -187,7 +189,7 @@ struct Writer<L> {
     shared: Arc<Mutex<Shared>>,
     queue: mpsc::UnboundedReceiver<Command>,
     /// Records to remove, each with the revision that must be compacted first; rising.
-    garbage: VecDeque<(u64, u64)>,
+    garbage: VecDeque<(u64, Garbage)>,
     /// Relaxed records that are shown but not on disk.
     relaxed: Vec<Record>,
     relaxed_since: Option<Instant>,
@@ -320,23 +322,23 @@ impl<L: Log> Writer<L> {
         }
     }
 
-    /// Writes the relaxed records and these in one durable step.
-    fn commit(&mut self, records: Vec<Record>, remove: &[u64]) -> Result<()> {
+    /// Writes the relaxed records and these in one durable step, and removes what is no longer wanted.
+    fn commit(&mut self, records: Vec<Record>, remove: &[Garbage]) -> Result<()> {
         let relaxed = self.relaxed.len();
         self.relaxed.extend(records);
-        let kept: Vec<&Record> = if relaxed == 0 {
-            self.relaxed.iter().collect()
-        } else {
-            // Of several relaxed writes of one key only the last needs to be kept.
-            let before = &self.relaxed[..relaxed];
-            let newest: HashMap<&str, u64> = before.iter().map(|r| (r.key.as_ref(), r.revision)).collect();
-            let is_kept = |(i, r): &(usize, &Record)| {
-                *i >= relaxed || r.value.is_none() || newest.get(r.key.as_ref()) == Some(&r.revision)
-            };
-            self.relaxed.iter().enumerate().filter(is_kept).map(|(_, r)| r).collect()
-        };
-        match self.log.commit(self.state, &kept, remove) {
+        // Of several relaxed writes of one key only the last needs to be kept. The others are not written at all, so that
+        // nothing is to be removed of them.
+        let before = &self.relaxed[..relaxed];
+        let newest: HashMap<&str, u64> = before.iter().map(|r| (r.key.as_ref(), r.revision)).collect();
+        let is_kept = |r: &Record| r.value.is_none() || newest.get(r.key.as_ref()) == Some(&r.revision);
+        let skipped: HashSet<u64> = before.iter().filter(|r| !is_kept(r)).map(|r| r.revision).collect();
+        let kept: Vec<&Record> = self.relaxed.iter().filter(|r| !skipped.contains(&r.revision)).collect();
+        let remove: Vec<Garbage> = remove.iter().filter(|g| !skipped.contains(&g.revision)).copied().collect();
+        match self.log.commit(self.state, &kept, &remove) {
             Ok(()) => {
+                if !skipped.is_empty() {
+                    self.garbage.retain(|(_, garbage)| !skipped.contains(&garbage.revision));
+                }
                 self.relaxed.clear();
                 self.relaxed_since = None;
                 Ok(())
@@ -356,18 +358,20 @@ impl<L: Log> Writer<L> {
         if revision <= self.state.compacted {
             return Ok(());
         }
-        let count = self.garbage.iter().take_while(|(at, _)| *at <= revision).count();
-        let remove: Vec<u64> = self.garbage.iter().take(count).map(|(_, old)| *old).collect();
+        let due = self.garbage.partition_point(|(at, _)| *at <= revision);
+        let remove: Vec<Garbage> = self.garbage.iter().take(due).map(|(_, garbage)| *garbage).collect();
         // Nothing on disk to remove: forget the history in memory and spare the disk a write.
         if !remove.is_empty() {
-            let relaxed_only = remove.iter().all(|r| self.relaxed.iter().any(|x| x.revision == *r));
-            if relaxed_only {
-                self.relaxed.retain(|r| !remove.contains(&r.revision));
+            let relaxed: HashSet<u64> = self.relaxed.iter().map(|r| r.revision).collect();
+            if remove.iter().all(|garbage| relaxed.contains(&garbage.revision)) {
+                let gone: HashSet<u64> = remove.iter().map(|garbage| garbage.revision).collect();
+                self.relaxed.retain(|r| !gone.contains(&r.revision));
             } else {
                 self.state.compacted = revision;
                 self.commit(Vec::new(), &remove).map_err(|e| StoreError::Failed(format!("{e:#}")))?;
             }
-            self.garbage.drain(..count);
+            let left = self.garbage.partition_point(|(at, _)| *at <= revision);
+            self.garbage.drain(..left);
         }
         let mut shared = lock(&self.shared);
         while shared.history.front().is_some_and(|e| e.revision <= revision) {

@@ -12,6 +12,8 @@
 //! - History (watches from the past, ranges of the past) reaches back to the last compaction.
 
 mod engine;
+mod journal;
+mod legacy;
 mod log;
 mod queue;
 
@@ -22,7 +24,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use engine::LogStore;
-pub use log::{Log, LogState, MemoryLog, Record, RedbLog};
+pub use journal::Journal;
+pub use legacy::take_over;
+pub use log::{Garbage, Log, LogState, MemoryLog, Record};
 
 /// How long a relaxed write may stay in memory only.
 pub const RELAXED_FLUSH: Duration = Duration::from_secs(300);

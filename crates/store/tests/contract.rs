@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use store::{Durability, Expect, LogStore, MemoryLog, Op, RedbLog, Store, StoreError, Write};
+use store::{Durability, Expect, Journal, LogStore, MemoryLog, Op, Store, StoreError, Write};
 
 /// Opens a store; the second argument says where, so that a store on disk can be opened again.
 type Open = fn(&PathBuf) -> Arc<LogStore>;
 
 const STORES: [(&str, Open); 2] = [
     ("memory", |_| LogStore::open(MemoryLog::default()).expect("open in memory")),
-    ("redb", |dir| LogStore::open(RedbLog::open(&dir.join("store.redb")).expect("open file")).expect("load")),
+    ("journal", |dir| LogStore::open(Journal::open(dir).expect("open directory")).expect("load")),
 ];
 
 async fn over_every_store<F: Future<Output = ()>>(test: impl Fn(Arc<LogStore>) -> F) {
@@ -198,17 +198,18 @@ async fn a_relaxed_write_may_be_lost_by_a_crash_but_its_revision_never_returns()
     let dir = tempfile::tempdir().expect("temporary directory");
     let s = reopen(&dir);
     s.write(put("lease", Expect::Absent, "0")).await.expect("create");
-    let before = std::fs::read(dir.path().join("store.redb")).expect("file");
+    let file = |dir: &tempfile::TempDir| dir.path().join("0000000000000001.log");
+    let before = std::fs::read(file(&dir)).expect("file");
     for i in 1..20 {
         let at = s.get("lease").expect("there").mod_revision;
         let write = Write { durability: Durability::Relaxed, ..put("lease", Expect::Revision(at), &i.to_string()) };
         s.write(write).await.expect("renew");
     }
     let seen = s.revision();
-    assert_eq!(before, std::fs::read(dir.path().join("store.redb")).expect("file"), "heartbeats do not reach the disk");
+    assert!(before == std::fs::read(file(&dir)).expect("file"), "heartbeats do not reach the disk");
     // A crash: another directory gets the file as it is, the running store is never closed.
     let crashed = tempfile::tempdir().expect("temporary directory");
-    std::fs::write(crashed.path().join("store.redb"), before).expect("copy");
+    std::fs::write(file(&crashed), before).expect("copy");
     let again = reopen(&crashed);
     assert_eq!(again.get("lease").expect("there").value.as_ref(), b"0");
     assert!(again.revision() >= seen);

@@ -116,7 +116,7 @@ fn a_server_that_cannot_start_says_why_and_leaves_nothing() {
     let said = run(&mut node.server());
     assert_says(&said, 1, &["0.0.0.0:10250", "has the port", "--kubelet-listen"]);
     drop(taken);
-    assert!(node.processes().is_empty() && !node.data().join("store.redb").exists());
+    assert!(node.processes().is_empty() && !node.data().join("store").exists());
 
     let mut server = node.server();
     let said = run(server.arg("--pod-cidr=everywhere"));

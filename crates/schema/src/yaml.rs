@@ -1,9 +1,9 @@
-//! YAML as kubectl writes it: keys in order, lists at their key's depth, quotes only where needed.
+//! YAML as Kubernetes writes it: keys in order, lists at their key's depth, quotes only where needed.
 
 use serde_json::Value;
 
 /// A value as a YAML document.
-pub(crate) fn document(value: &Value) -> String {
+pub fn document(value: &Value) -> String {
     let mut out = String::new();
     match value {
         Value::Object(map) if !map.is_empty() => write_map(value, 0, false, &mut out),
@@ -182,7 +182,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn yaml_is_written_as_kubectl_writes_it() {
+    fn yaml_is_written_as_kubernetes_writes_it() {
         let value = json!({
             "a": [1, {"b": "x", "c": []}, [2]], "empty": {}, "none": null, "number": "1", "yes": "yes", "time": "2026-11-23T15:00:00Z",
             "text": "two\nlines\n", "colon": "a: b", "star": "*", "dash": "-x", "path": "/a:80", "blank": "", "image": "busybox:1",
