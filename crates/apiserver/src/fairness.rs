@@ -645,5 +645,24 @@ mod tests {
         let lending = lending();
         let seat = lending.seat(&user("ann"), &ASKED, || 10).await.ok().flatten().expect("a seat");
         assert_eq!((seat.seats, taken(&lending, "rich")), (10, 10));
+        let fill: Vec<Seat> = {
+            let ann = user("ann");
+            let one = || lending.seat(&ann, &ASKED, || 1);
+            let now = || futures::FutureExt::now_or_never(one()).and_then(Result::ok).flatten();
+            std::iter::from_fn(now).take(285).collect()
+        };
+        assert_eq!(taken(&lending, "rich"), 295);
+        let ann = user("ann");
+        let wide = lending.seat(&ann, &ASKED, || 10);
+        tokio::pin!(wide);
+        assert!(futures::poll!(wide.as_mut()).is_pending());
+        // A narrow one does not pass it.
+        let narrow = lending.seat(&ann, &ASKED, || 1);
+        tokio::pin!(narrow);
+        assert!(futures::poll!(narrow.as_mut()).is_pending());
+        drop(fill);
+        assert!(wide.await.is_ok_and(|seat| seat.is_some()) && narrow.await.is_ok_and(|seat| seat.is_some()));
+        drop(seat);
+        assert_eq!(taken(&lending, "rich"), 0);
     }
 }

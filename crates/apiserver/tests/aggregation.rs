@@ -159,8 +159,12 @@ async fn a_namespace_that_is_deleted_takes_the_objects_of_aggregated_apis_with_i
     cluster.post(namespaces, json!({"metadata": {"name": "party"}})).await.ok();
     cluster.delete(&format!("{namespaces}/party")).await.ok();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while cluster.get(&format!("{namespaces}/party")).await.code != 404 {
-        assert!(tokio::time::Instant::now() < deadline, "the namespace stays");
+    loop {
+        let party = cluster.get(&format!("{namespaces}/party")).await;
+        if party.code == 404 {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the namespace stays: {}", party.text());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(stored.lock().expect("a lock").is_empty());

@@ -109,7 +109,8 @@ impl Level {
     /// Takes seats, or a place in the queue of a flow; `Err` when there is none.
     pub fn enter(&self, seats: usize, flow: impl FnOnce() -> String) -> Result<Option<oneshot::Receiver<()>>, ()> {
         let mut room = self.room();
-        if room.sit(seats, &self.pool) {
+        // Who comes later does not sit down before those who wait, though it may be narrower.
+        if room.waiting == 0 && room.sit(seats, &self.pool) {
             return Ok(None);
         }
         let flow = flow();
@@ -121,6 +122,8 @@ impl Level {
         }
         let (sender, turn) = oneshot::channel();
         room.wait(flow, seats, sender, &self.pool);
+        // Those who waited may all have gone away.
+        room.call(&self.pool);
         Ok(Some(turn))
     }
 

@@ -121,15 +121,16 @@ impl Others {
 
 impl ApiServer {
     /// Says where the store lies on the disk, so that the metrics tell its size. Later calls change nothing.
-    pub fn set_store_file(&self, path: std::path::PathBuf) {
+    pub fn set_store_directory(&self, path: std::path::PathBuf) {
         // Said twice only by a caller that is wrong, and then the first word holds.
         let _ = self.metrics.others.store.set(path);
     }
 
     pub(super) fn storage_rows(&self, page: &mut Page) {
-        let Some(size) = self.metrics.others.store.get().and_then(|path| std::fs::metadata(path).ok()) else { return };
+        let Some(files) = self.metrics.others.store.get().and_then(|path| std::fs::read_dir(path).ok()) else { return };
+        let size: u64 = files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum();
         let name = "apiserver_storage_size_bytes";
         page.head(name, "gauge", "The size of the store on the disk, in bytes.");
-        page.row(name, "storage_cluster_id=\"etcd-0\"", size.len());
+        page.row(name, "storage_cluster_id=\"etcd-0\"", size);
     }
 }
