@@ -35,6 +35,7 @@ mod respond;
 mod reviews;
 mod served;
 mod server;
+mod shown;
 mod stored;
 mod streams;
 mod swagger_parts;
@@ -109,6 +110,8 @@ pub struct ApiServer {
     /// Who is being granted what of the quotas.
     quotas: admission::quota::Quotas,
     fairness: fairness::Fairness,
+    /// What watchers were shown last.
+    recent: shown::Recent,
     metrics: metrics::Metrics,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -153,6 +156,7 @@ impl ApiServer {
             claims: claims::Claims::new(),
             quotas: admission::quota::Quotas::default(),
             fairness: fairness::Fairness::default(),
+            recent: shown::Recent::default(),
             metrics: metrics::Metrics::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),

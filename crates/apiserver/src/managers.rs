@@ -187,6 +187,9 @@ pub fn track(writer: &Writer<'_>, place: Place<'_>, current: &Value, object: &mu
     }
     let difference = fields::compare(place, current, object);
     let (changed, removed) = (writer.own(difference.changed), writer.own(difference.removed));
+    if managers.is_empty() {
+        return set_managers(object, vec![writer.manager(UPDATE, changed)]);
+    }
     let mut kept = Vec::new();
     let mut own = FieldSet::default();
     let mut before = None;

@@ -163,6 +163,11 @@ impl Served {
         Self(Arc::new(resource))
     }
 
+    /// Whether this is the very same, and not another state of a definition.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The built-in resource of this name.
     ///
     /// # Errors

@@ -63,6 +63,25 @@ struct Watching {
     began: Instant,
 }
 
+/// What a watcher sees.
+#[derive(Clone, Copy)]
+enum Seen<'a> {
+    /// An object of the state at the start.
+    State(&'a Entry),
+    /// A change since then.
+    Change(&'a Event),
+}
+
+impl<'a> Seen<'a> {
+    /// What the object was and is, and the revision of that.
+    fn parts(self) -> (Option<&'a Entry>, Option<&'a Entry>, u64) {
+        match self {
+            Self::State(entry) => (None, Some(entry), entry.mod_revision),
+            Self::Change(event) => (event.previous.as_deref(), event.current.as_deref(), event.revision),
+        }
+    }
+}
+
 impl ApiServer {
     /// `GET …?watch=true`.
     pub(crate) async fn watch(
@@ -198,7 +217,7 @@ impl Watching {
     async fn begin(&mut self) -> Result<(), ApiError> {
         while self.pending.len() < FRAME_TARGET {
             match self.state.next() {
-                Some(entry) => self.show(None, Some(&entry), entry.mod_revision).await?,
+                Some(entry) => self.show(Seen::State(&entry)).await?,
                 None if std::mem::take(&mut self.ends_state) => {
                     if let Some(open) = &self.open {
                         open.count_state(self.began.elapsed());
@@ -259,13 +278,13 @@ impl Watching {
 
     async fn change(&mut self, event: &Event) -> Result<(), ApiError> {
         self.revision = event.revision;
-        self.show(event.previous.as_deref(), event.current.as_deref(), event.revision).await
+        self.show(Seen::Change(event)).await
     }
 
-    /// Encodes what an object has become, as of `revision`; where nothing has to be known of it, its text is not touched.
-    async fn show(&mut self, previous: Option<&Entry>, current: Option<&Entry>, revision: u64) -> Result<(), ApiError> {
+    /// Encodes what is seen, and counts it.
+    async fn show(&mut self, seen: Seen<'_>) -> Result<(), ApiError> {
         let before = self.pending.len();
-        let shown = self.encode(previous, current, revision).await;
+        let shown = self.encode(seen).await;
         if self.pending.len() > before && self.open.is_some() {
             let size = self.pending.len() - before;
             self.sizes[size_bucket(size)] += 1;
@@ -274,12 +293,9 @@ impl Watching {
         shown
     }
 
-    async fn encode(
-        &mut self,
-        previous: Option<&Entry>,
-        current: Option<&Entry>,
-        revision: u64,
-    ) -> Result<(), ApiError> {
+    /// Encodes what an object has become; where nothing has to be known of it, its text is not touched.
+    async fn encode(&mut self, seen: Seen<'_>) -> Result<(), ApiError> {
+        let (previous, current, revision) = seen.parts();
         if self.selection.is_everything()
             && (self.format, self.view) == (Format::Json, View::Object)
             && current.or(previous).is_some_and(|entry| self.served.is_plain(entry.mod_revision))
@@ -298,6 +314,18 @@ impl Watching {
             self.pending.extend_from_slice(b"}\n");
             return Ok(());
         }
+        // The state at the start is this watcher's alone, and so are the columns of a table.
+        if let (Seen::Change(event), Some(open)) = (seen, &self.open)
+            && !self.served.by_webhook()
+            && !matches!(self.view, View::Table(_))
+        {
+            let shown = open.server().recent.of(&self.served, event);
+            let objects = shown.objects(event)?;
+            let Some((kind, object)) = self.verdict(objects.old.as_ref(), objects.new.as_ref()) else { return Ok(()) };
+            let frame = shown.frame((kind, self.format, self.view), || self.object_frame(kind, object))?;
+            self.pending.extend_from_slice(&frame);
+            return Ok(());
+        }
         let decode = |entry: Option<&Entry>| entry.map(|e| stored::decode_at(&self.served, e, revision)).transpose();
         let (mut old, mut new) = (decode(previous)?, decode(current)?);
         if self.served.by_webhook()
@@ -307,40 +335,53 @@ impl Watching {
                 *object = open.server().shown_one(&self.served, std::mem::take(object)).await?;
             }
         }
-        let was = old.as_ref().is_some_and(|o| self.selection.matches(o));
-        let is = new.as_ref().is_some_and(|o| self.selection.matches(o));
-        match (was, is, old, new) {
-            (false, true, _, Some(new)) => self.push("ADDED", new),
-            (true, true, _, Some(new)) => self.push("MODIFIED", new),
-            // An object that no longer matches is gone for this watcher; upstream shows its last matching state.
-            (true, false, Some(old), _) => self.push("DELETED", old),
-            _ => Ok(()),
+        match self.verdict(old.as_ref(), new.as_ref()) {
+            Some((kind, object)) => self.push(kind, object),
+            None => Ok(()),
         }
     }
 
-    fn push(&mut self, kind: &str, object: Value) -> Result<(), ApiError> {
-        let object = match self.view {
+    /// What a change is to this watcher: the kind of its event, and the object that it shows.
+    fn verdict<'o>(&self, old: Option<&'o Value>, new: Option<&'o Value>) -> Option<(&'static str, &'o Value)> {
+        let (was, is) = (old.filter(|o| self.selection.matches(o)), new.filter(|o| self.selection.matches(o)));
+        match (was, is) {
+            (None, Some(new)) => Some(("ADDED", new)),
+            (Some(_), Some(new)) => Some(("MODIFIED", new)),
+            // An object that no longer matches is gone for this watcher; upstream shows its last matching state.
+            (Some(old), None) => Some(("DELETED", old)),
+            (None, None) => None,
+        }
+    }
+
+    fn push(&mut self, kind: &str, object: &Value) -> Result<(), ApiError> {
+        let frame = match self.view {
             View::Table(version) => {
                 let mut table = json!({
                     "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
-                    "metadata": {"resourceVersion": meta::resource_version(&object)},
+                    "metadata": {"resourceVersion": meta::resource_version(object)},
                     "columnDefinitions": null,
-                    "rows": table::rows(&self.served, version, std::slice::from_ref(&object), self.include),
+                    "rows": table::rows(&self.served, version, std::slice::from_ref(object), self.include),
                 });
                 // Only the first event tells of the columns.
                 table["columnDefinitions"] =
                     if self.columns_sent { Value::Null } else { table::columns(&self.served).into() };
                 self.columns_sent = true;
-                table
+                frame(self.format, kind, "", &table)?
             }
-            View::Metadata(version) => respond::partial(&object, version),
-            _ => object,
+            _ => self.object_frame(kind, object)?,
         };
-        let type_name = match self.view {
-            View::Metadata(_) => "meta.v1.PartialObjectMetadata",
-            _ => self.served.type_name(),
-        };
-        self.frame(kind, type_name, &object)
+        self.pending.extend_from_slice(&frame);
+        Ok(())
+    }
+
+    /// An event with an object, or with its metadata alone.
+    fn object_frame(&self, kind: &str, object: &Value) -> Result<Bytes, ApiError> {
+        match self.view {
+            View::Metadata(version) => {
+                frame(self.format, kind, "meta.v1.PartialObjectMetadata", &respond::partial(object, version))
+            }
+            _ => frame(self.format, kind, self.served.type_name(), object),
+        }
     }
 
     fn push_bookmark(&mut self, initial_end: bool) -> Result<(), ApiError> {
@@ -363,30 +404,27 @@ impl Watching {
             }
             _ => (object, self.served.type_name()),
         };
-        self.frame("BOOKMARK", type_name, &object)
+        self.pending.extend_from_slice(&frame(self.format, "BOOKMARK", type_name, &object)?);
+        Ok(())
     }
 
     fn push_error(&mut self, error: &ApiError) -> Result<(), ApiError> {
-        self.frame("ERROR", "meta.v1.Status", &error.to_status())
-    }
-
-    fn frame(&mut self, kind: &str, type_name: &str, object: &Value) -> Result<(), ApiError> {
-        match self.format {
-            Format::Json | Format::Yaml => {
-                self.pending.extend_from_slice(json!({"type": kind, "object": object}).to_string().as_bytes());
-                self.pending.push(b'\n');
-            }
-            Format::Protobuf => {
-                // The event itself has no envelope; the object inside it has (upstream's streaming serializer).
-                let raw = respond::protobuf_object(type_name, object)?;
-                let event = watch_event(kind, &raw);
-                let length =
-                    u32::try_from(event.len()).map_err(|_| ApiError::internal("a watch event is longer than 4 GiB"))?;
-                self.pending.extend_from_slice(&length.to_be_bytes());
-                self.pending.extend_from_slice(&event);
-            }
-        }
+        self.pending.extend_from_slice(&frame(self.format, "ERROR", "meta.v1.Status", &error.to_status())?);
         Ok(())
+    }
+}
+
+/// One event as it is sent.
+fn frame(format: Format, kind: &str, type_name: &str, object: &Value) -> Result<Bytes, ApiError> {
+    match format {
+        Format::Json | Format::Yaml => Ok(format!("{}\n", json!({"type": kind, "object": object})).into()),
+        Format::Protobuf => {
+            // The event itself has no envelope; the object inside it has (upstream's streaming serializer).
+            let event = watch_event(kind, &respond::protobuf_object(type_name, object)?);
+            let length =
+                u32::try_from(event.len()).map_err(|_| ApiError::internal("a watch event is longer than 4 GiB"))?;
+            Ok([&length.to_be_bytes()[..], &event].concat().into())
+        }
     }
 }
 

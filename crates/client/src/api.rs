@@ -152,13 +152,15 @@ pub struct WatchEvent {
     /// `ADDED`, `MODIFIED`, `DELETED` or `BOOKMARK`.
     pub kind: String,
     /// The object as JSON text.
-    pub object: Box<RawValue>,
+    pub object: Bytes,
 }
 
 /// The stream of a watch.
 pub struct WatchStream {
     body: Body,
     buffer: BytesMut,
+    /// How much of the buffer is known to be no whole line.
+    looked: usize,
 }
 
 impl WatchStream {
@@ -170,18 +172,22 @@ impl WatchStream {
         #[derive(Deserialize)]
         struct Raw<'a> {
             r#type: &'a str,
-            object: Box<RawValue>,
+            #[serde(borrow)]
+            object: &'a RawValue,
         }
         loop {
-            if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
-                let line = self.buffer.split_to(end + 1);
+            if let Some(end) = memchr::memchr(b'\n', &self.buffer[self.looked..]) {
+                let line = self.buffer.split_to(self.looked + end + 1).freeze();
+                self.looked = 0;
                 let raw: Raw<'_> =
                     serde_json::from_slice(&line).map_err(|e| ApiError::internal(format!("read watch event: {e}")))?;
                 if raw.r#type == "ERROR" {
                     return Err(ApiError::from_status(500, raw.object.get().as_bytes()).with_own_code());
                 }
-                return Ok(Some(WatchEvent { kind: raw.r#type.to_owned(), object: raw.object }));
+                let object = line.slice_ref(raw.object.get().as_bytes());
+                return Ok(Some(WatchEvent { kind: raw.r#type.to_owned(), object }));
             }
+            self.looked = self.buffer.len();
             match self.body.frame().await {
                 None => return Ok(None),
                 Some(Ok(frame)) => {
@@ -384,7 +390,7 @@ impl Api {
             let body = response.into_body().collect().await.map_or_else(|_| Bytes::new(), |b| b.to_bytes());
             return Err(ApiError::from_status(status.as_u16(), &body));
         }
-        Ok(WatchStream { body: response.into_body(), buffer: BytesMut::new() })
+        Ok(WatchStream { body: response.into_body(), buffer: BytesMut::new(), looked: 0 })
     }
 }
 

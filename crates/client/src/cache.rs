@@ -332,7 +332,7 @@ impl<T> Reflector<T> {
         loop {
             let mut watch = self.api.watch(None, &self.params, &from).await?;
             while let Some(event) = watch.next().await? {
-                let text = event.object.get().as_bytes();
+                let text = event.object.as_ref();
                 if event.kind == "BOOKMARK" {
                     from = head(text)?.metadata.resource_version;
                     continue;

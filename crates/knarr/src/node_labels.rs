@@ -46,7 +46,7 @@ async fn follow(
     let params = ListParams { fields: format!("metadata.name={node}"), ..ListParams::default() };
     let mut watch = nodes.watch(None, &params, "0").await.context("watch it")?;
     while let Some(event) = watch.next().await.context("watch it")? {
-        let object: Value = serde_json::from_str(event.object.get()).context("read it")?;
+        let object: Value = serde_json::from_slice(&event.object).context("read it")?;
         if event.kind == "DELETED" || done.contains(meta::uid(&object)) {
             continue;
         }

@@ -337,7 +337,7 @@ async fn announce(api: &Client, node: &str, kubeconfig: &Path) -> Result<()> {
     loop {
         let mut watch = nodes.watch(None, &params, "0").await.context("watch the node")?;
         while let Some(event) = watch.next().await.context("watch the node")? {
-            let object: serde_json::Value = serde_json::from_str(event.object.get()).context("read the node")?;
+            let object: serde_json::Value = serde_json::from_slice(&event.object).context("read the node")?;
             if is_ready(&object) {
                 let mut out = std::io::stdout().lock();
                 writeln!(out, "knarr is ready. To use it: export KUBECONFIG={}", kubeconfig.display())

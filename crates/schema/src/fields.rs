@@ -3,6 +3,7 @@
 //! again. After upstream's structured merge: structs and maps are merged by key, lists as their type says.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -173,7 +174,7 @@ impl FieldSet {
         match (&relation, value) {
             (Relation::Struct | Relation::Map(_), Value::Object(object)) => {
                 for (name, value) in object {
-                    let child = self.child(format!("f:{name}"));
+                    let child = self.child(field_element(name));
                     match member(place, &relation, name) {
                         Some(place) => child.add(place, value, new),
                         None => child.member = true,
@@ -336,7 +337,6 @@ fn difference_of(place: Place<'_>, old: &Value, new: &Value, changed: &mut Field
             let empty = Map::new();
             let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
             for (name, value) in new {
-                let key = format!("f:{name}");
                 let member = member(place, &relation, name);
                 let mut inner = (FieldSet::default(), FieldSet::default());
                 match (old.get(name), member) {
@@ -354,15 +354,15 @@ fn difference_of(place: Place<'_>, old: &Value, new: &Value, changed: &mut Field
                     }
                     (None, None) => inner.0.member = true,
                 }
-                put(changed, &key, inner.0);
-                put(removed, &key, inner.1);
+                put(changed, || field_element(name), inner.0);
+                put(removed, || field_element(name), inner.1);
             }
             for (name, was) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
                 let mut gone = FieldSet { member: true, ..FieldSet::default() };
                 if let Some(place) = member(place, &relation, name) {
                     gone.add(place, was, true);
                 }
-                put(removed, &format!("f:{name}"), gone);
+                put(removed, || field_element(name), gone);
             }
         }
         (Relation::Set | Relation::Keyed(..), Value::Array(_) | Value::Null, Value::Array(_) | Value::Null) => {
@@ -384,15 +384,15 @@ fn difference_of(place: Place<'_>, old: &Value, new: &Value, changed: &mut Field
                         }
                     }
                 }
-                put(changed, key, inner.0);
-                put(removed, key, inner.1);
+                put(changed, || key.clone(), inner.0);
+                put(removed, || key.clone(), inner.1);
             }
             for (key, was) in old.iter().filter(|(key, _)| !new.iter().any(|(k, _)| k == key)) {
                 let mut gone = FieldSet { member: true, ..FieldSet::default() };
                 if let Some(element) = element_place(&relation) {
                     gone.add(element, was, true);
                 }
-                put(removed, key, gone);
+                put(removed, || key.clone(), gone);
             }
         }
         _ => changed.member = true,
@@ -441,10 +441,22 @@ pub fn readable<'s>(place: impl Into<Place<'s>>, object: &Value, path: &str) -> 
     out
 }
 
-fn put(set: &mut FieldSet, key: &str, inner: FieldSet) {
-    if !inner.is_empty() {
-        set.child(key.to_owned()).unite(&inner);
+/// Puts what is in a set below an element, if anything is; only then is the element's name made.
+fn put(set: &mut FieldSet, key: impl FnOnce() -> String, inner: FieldSet) {
+    if inner.is_empty() {
+        return;
     }
+    match set.children.entry(key()) {
+        Entry::Vacant(place) => {
+            place.insert(inner);
+        }
+        Entry::Occupied(mut place) => place.get_mut().unite(&inner),
+    }
+}
+
+/// The path element of a field.
+fn field_element(name: &str) -> String {
+    ["f:", name].concat()
 }
 
 /// Merges a configuration into an object: what the configuration says wins, what it does not mention stays.
