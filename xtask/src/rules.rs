@@ -45,6 +45,11 @@ const KIND_NAMES: &[(&str, &str, &str)] = &[
     ("crates/apiserver/src/write.rs", "Namespace", "one that is made counts as living in itself"),
     ("crates/apiserver/src/admission/quota.rs", "*", "a quota is what a namespace may use"),
     ("crates/apiserver/src/admission/certificates.rs", "*", "who consents and signs depends on the signer"),
+    (
+        "crates/apiserver/src/admission/measures.rs",
+        "*",
+        "dashboards know the plugins of admission policies by the names of their kinds",
+    ),
     ("crates/apiserver/src/admission/node.rs", "*", "what a kubelet may write depends on what it is"),
     ("crates/apiserver/src/admission/limits.rs", "*", "a namespace limits what its pods and claims ask for"),
     ("crates/apiserver/src/admission/priority.rs", "*", "a pod has the priority of its class"),

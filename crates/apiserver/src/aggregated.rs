@@ -225,6 +225,9 @@ impl ApiServer {
         let mut found = Remote::clone(&known);
         let (available, reason, message) = self.judge_remote(&mut found).await;
         found.available = available;
+        if known.available && !available {
+            self.metrics.others.unavailable(name, reason);
+        }
         let is_new = found != *known;
         {
             let mut remotes = self.remotes.lock().unwrap_or_else(PoisonError::into_inner);

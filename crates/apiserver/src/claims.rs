@@ -127,7 +127,8 @@ impl Claims {
     /// A free number.
     fn free(held: &Held, space: &Space<'_>, pool: Pool) -> Option<u32> {
         let is_free = |number: &u32| {
-            !held.owners.contains_key(&(pool, *number)) && !(pool == Pool::Address && (space.is_foreign)(*number))
+            let taken = held.owners.contains_key(&(pool, *number));
+            !taken && (pool != Pool::Address || !(space.is_foreign)(*number))
         };
         match pool {
             Pool::NodePort => free_within(NODE_PORTS, (32, 128), is_free),

@@ -3,11 +3,14 @@
 //!
 //! The first schema that matches a request gives it a level. A level has seats by its share of all; what finds none waits
 //! in the queue of its flow, and flows take turns. Upstream deals flows to a few queues at random to save memory; here each
-//! flow has its own, as long as a hand of upstream's, so that none waits behind another by bad luck.
+//! flow has its own, as long as a hand of upstream's, so that none waits behind another by bad luck. A list takes as many
+//! seats as it is long; levels lend each other what they do not need ([`level`]).
 
-use std::collections::{HashMap, VecDeque};
+mod level;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use auth::User;
@@ -16,14 +19,25 @@ use object_model::{ApiError, Reason, meta};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use self::level::{Level, Limits, Pool, Room};
 use crate::ApiServer;
+use crate::context::Context;
 use crate::custom::texts;
 use crate::definitions::stored_objects;
+use crate::metrics::Page;
+use crate::metrics::others::Durations;
 use crate::request::ResourceRequest;
 use crate::served::Served;
 
 /// How many requests are served at a time, by all levels together (upstream's 400 that read and 200 that write).
 const SEATS: f64 = 600.0;
+/// How many objects a seat stands for, and how many seats a request takes at most, in all and as a part of its level
+/// (upstream's numbers).
+const OBJECTS_PER_SEAT: usize = 100;
+const WIDEST: usize = 10;
+const WIDEST_PERCENT: usize = 15;
+/// Bounds of the buckets of times of waiting, in seconds (upstream's).
+const WAITS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
 /// How long a request may wait for a seat (a quarter of the time that it has, as upstream).
 const PATIENCE: Duration = Duration::from_secs(15);
 /// What the headers are called that tell of schema and level.
@@ -39,6 +53,16 @@ struct Plan {
     /// In the order in which they are asked.
     schemas: Vec<Arc<Schema>>,
     levels: HashMap<String, Arc<Level>>,
+    pool: Arc<Pool>,
+}
+
+impl Plan {
+    /// Gives seats back, to whoever waits for them.
+    fn leave(&self, level: &Level, seats: usize) {
+        if level.leave(seats) {
+            self.levels.values().for_each(|level| level.call());
+        }
+    }
 }
 
 struct Schema {
@@ -49,26 +73,8 @@ struct Schema {
     rules: Vec<Rule>,
     dispatched: AtomicU64,
     rejected: AtomicU64,
-}
-
-struct Level {
-    name: String,
-    uid: HeaderValue,
-    room: Mutex<Room>,
-}
-
-/// The seats of a level, and who waits for them.
-#[derive(Default)]
-struct Room {
-    /// `None`: as many as there are requests.
-    seats: Option<usize>,
-    /// How many may wait, in one flow and in all.
-    waiting_max: (usize, usize),
-    taken: usize,
-    waiting: usize,
-    flows: HashMap<String, VecDeque<oneshot::Sender<()>>>,
-    /// Flows that have somebody waiting, in the order of their turns.
-    turns: VecDeque<String>,
+    /// How long those waited who did not find a seat at once.
+    waits: Durations<13>,
 }
 
 struct Rule {
@@ -179,85 +185,11 @@ pub(crate) enum Asked<'a> {
     Path(&'a str, &'a str),
 }
 
-impl Level {
-    fn room(&self) -> MutexGuard<'_, Room> {
-        // Counts and queues are changed in single steps: a panic leaves none half changed.
-        self.room.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes a seat, or a place in the queue of a flow; `Err` when there is none.
-    fn enter(&self, flow: impl FnOnce() -> String) -> Result<Option<oneshot::Receiver<()>>, ()> {
-        let mut room = self.room();
-        if room.seats.is_none_or(|seats| room.taken < seats) {
-            room.taken += 1;
-            return Ok(None);
-        }
-        let flow = flow();
-        if room.is_full(&flow) {
-            room.sweep();
-            if room.is_full(&flow) {
-                return Err(());
-            }
-        }
-        let (sender, turn) = oneshot::channel();
-        room.waiting += 1;
-        let room = &mut *room;
-        let queue = room.flows.entry(flow.clone()).or_default();
-        if queue.is_empty() {
-            room.turns.push_back(flow);
-        }
-        queue.push_back(sender);
-        Ok(Some(turn))
-    }
-
-    /// Gives a seat back, or on to who has waited.
-    fn leave(&self) {
-        let mut room = self.room();
-        room.taken = room.taken.saturating_sub(1);
-        room.call();
-    }
-}
-
-impl Room {
-    fn is_full(&self, flow: &str) -> bool {
-        let (one, all) = self.waiting_max;
-        self.waiting >= all || self.flows.get(flow).map_or(0, VecDeque::len) >= one
-    }
-
-    /// Forgets those who have gone away while they waited.
-    fn sweep(&mut self) {
-        self.flows.retain(|_, queue| {
-            queue.retain(|sender| !sender.is_closed());
-            !queue.is_empty()
-        });
-        self.turns.retain(|flow| self.flows.contains_key(flow));
-        self.waiting = self.flows.values().map(VecDeque::len).sum();
-    }
-
-    /// Gives seats that are free to those who wait, a flow after the other.
-    fn call(&mut self) {
-        while self.seats.is_none_or(|seats| self.taken < seats) {
-            let Some(flow) = self.turns.pop_front() else { return };
-            let Some(queue) = self.flows.get_mut(&flow) else { continue };
-            let next = queue.pop_front();
-            if queue.is_empty() {
-                self.flows.remove(&flow);
-            } else {
-                self.turns.push_back(flow);
-            }
-            self.waiting = self.waiting.saturating_sub(1);
-            // Who has gone away meanwhile takes none.
-            if next.is_some_and(|sender| sender.send(()).is_ok()) {
-                self.taken += 1;
-            }
-        }
-    }
-}
-
 /// A seat. Dropped, it is free again.
 pub(crate) struct Seat {
+    plan: Arc<Plan>,
     schema: Arc<Schema>,
-    held: bool,
+    seats: usize,
 }
 
 impl Seat {
@@ -274,15 +206,15 @@ fn tell<B>(schema: &Schema, response: &mut Response<B>) {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if self.held {
-            self.schema.level.leave();
-        }
+        self.plan.leave(&self.schema.level, self.seats);
     }
 }
 
 /// A seat that somebody waits for. The seat may have been given when the waiting is given up.
 struct Waiting<'s> {
-    schema: &'s Arc<Schema>,
+    plan: &'s Plan,
+    schema: &'s Schema,
+    seats: usize,
     turn: Option<oneshot::Receiver<()>>,
 }
 
@@ -291,7 +223,7 @@ impl Drop for Waiting<'_> {
         if let Some(mut turn) = self.turn.take() {
             turn.close();
             if turn.try_recv().is_ok() {
-                self.schema.level.leave();
+                self.plan.leave(&self.schema.level, self.seats);
             }
         }
     }
@@ -320,11 +252,16 @@ impl Fairness {
     }
 
     /// Finds a seat for a request, if need be by waiting. `None` where no schema matches: while the first objects of a
-    /// cluster are made.
+    /// cluster are made. A request is so many seats wide as `width` says, as far as its level has them.
     ///
     /// # Errors
     /// When nobody more may wait, or the request has waited too long.
-    pub async fn seat(&self, user: &User, asked: &Asked<'_>) -> Result<Option<Seat>, Refused> {
+    pub async fn seat(
+        &self,
+        user: &User,
+        asked: &Asked<'_>,
+        width: impl FnOnce() -> usize,
+    ) -> Result<Option<Seat>, Refused> {
         let plan = self.plan();
         let matching = |schema: &&Arc<Schema>| schema.rules.iter().any(|rule| rule.matches(user, asked));
         let Some(schema) = plan.schemas.iter().find(matching) else { return Ok(None) };
@@ -340,75 +277,69 @@ impl Fairness {
             schema.rejected.fetch_add(1, Ordering::Relaxed);
             Refused { schema: schema.clone() }
         };
-        if let Some(turn) = schema.level.enter(flow).map_err(|()| refused())? {
-            let mut waiting = Waiting { schema, turn: Some(turn) };
+        let seats = schema.level.as_wide_as(width);
+        if let Some(turn) = schema.level.enter(seats, flow).map_err(|()| refused())? {
+            let begin = tokio::time::Instant::now();
+            let mut waiting = Waiting { plan: &plan, schema, seats, turn: Some(turn) };
             if let Some(turn) = waiting.turn.as_mut() {
                 match tokio::time::timeout(PATIENCE, turn).await {
-                    Ok(Ok(())) => waiting.turn = None,
+                    Ok(Ok(())) => {
+                        waiting.turn = None;
+                        schema.waits.observe_in(&WAITS, begin.elapsed());
+                    }
                     _ => return Err(refused()),
                 }
             }
         }
         schema.dispatched.fetch_add(1, Ordering::Relaxed);
-        Ok(Some(Seat { schema: schema.clone(), held: true }))
+        let schema = schema.clone();
+        Ok(Some(Seat { plan, schema, seats }))
     }
 
-    /// The rows of `/metrics`: name, kind, help, and values by their labels.
-    pub fn rows(&self) -> Vec<(&'static str, &'static str, &'static str, Vec<(String, u64)>)> {
+    /// The rows of `/metrics`.
+    pub fn rows(&self, page: &mut Page) {
         let plan = self.plan();
         let mut levels: Vec<&Arc<Level>> = plan.levels.values().collect();
         levels.sort_by(|a, b| a.name.cmp(&b.name));
-        let by_level = |value: fn(&Room) -> Option<usize>| {
-            let row = |level: &&Arc<Level>| {
-                Some((format!("priority_level=\"{}\"", level.name), value(&level.room())? as u64))
-            };
-            levels.iter().filter_map(row).collect::<Vec<_>>()
-        };
-        let by_schema = |value: fn(&Schema) -> &AtomicU64, more: &str| {
-            let row = |schema: &Arc<Schema>| {
-                let labels = format!("flow_schema=\"{}\",priority_level=\"{}\"{more}", schema.name, schema.level.name);
-                (labels, value(schema).load(Ordering::Relaxed))
-            };
-            plan.schemas.iter().map(row).collect::<Vec<_>>()
-        };
-        vec![
-            (
-                "apiserver_flowcontrol_nominal_limit_seats",
-                "gauge",
-                "Requests of a level that are served at a time.",
-                by_level(|room| room.seats),
-            ),
-            (
-                "apiserver_flowcontrol_current_executing_seats",
-                "gauge",
-                "Seats that are taken, by level.",
-                by_level(|room| Some(room.taken)),
-            ),
-            (
-                "apiserver_flowcontrol_current_executing_requests",
-                "gauge",
-                "Requests that are served, by level.",
-                by_level(|room| Some(room.taken)),
-            ),
-            (
-                "apiserver_flowcontrol_current_inqueue_requests",
-                "gauge",
-                "Requests that wait, by level.",
-                by_level(|room| Some(room.waiting)),
-            ),
-            (
-                "apiserver_flowcontrol_dispatched_requests_total",
-                "counter",
-                "Requests that found a seat, by schema and level.",
-                by_schema(|schema| &schema.dispatched, ""),
-            ),
-            (
-                "apiserver_flowcontrol_rejected_requests_total",
-                "counter",
-                "Requests that were refused, by schema and level.",
-                by_schema(|schema| &schema.rejected, ",reason=\"queue-full\""),
-            ),
-        ]
+        type Value = fn(&Room) -> Option<usize>;
+        let by_level: [(&str, &str, Value); 7] = [
+            ("nominal_limit_seats", "Seats that a level has by its share.", |room| Some(room.limits?.nominal)),
+            ("lower_limit_seats", "Seats that a level keeps for itself.", |room| Some(room.limits?.kept)),
+            ("upper_limit_seats", "Seats that a level may come to by borrowing.", |room| Some(room.limits?.most)),
+            ("current_limit_seats", "Seats that a level has, with those that it has borrowed.", |room| {
+                Some(room.limits?.nominal.max(room.taken))
+            }),
+            ("current_executing_seats", "Seats that are taken, by level.", |room| Some(room.taken)),
+            ("current_executing_requests", "Requests that are served, by level.", |room| Some(room.served)),
+            ("current_inqueue_requests", "Requests that wait, by level.", |room| Some(room.waiting)),
+        ];
+        for (name, help, value) in by_level {
+            let name = format!("apiserver_flowcontrol_{name}");
+            page.head(&name, "gauge", help);
+            for level in &levels {
+                if let Some(value) = value(&level.room()) {
+                    page.row(&name, &format!("priority_level=\"{}\"", level.name), value);
+                }
+            }
+        }
+        let labels =
+            |schema: &Schema| format!("flow_schema=\"{}\",priority_level=\"{}\"", schema.name, schema.level.name);
+        let name = "apiserver_flowcontrol_dispatched_requests_total";
+        page.head(name, "counter", "Requests that found a seat, by schema and level.");
+        for schema in &plan.schemas {
+            page.row(name, &labels(schema), schema.dispatched.load(Ordering::Relaxed));
+        }
+        let name = "apiserver_flowcontrol_rejected_requests_total";
+        page.head(name, "counter", "Requests that were refused, by schema and level.");
+        for schema in &plan.schemas {
+            let labels = format!("{},reason=\"queue-full\"", labels(schema));
+            page.row(name, &labels, schema.rejected.load(Ordering::Relaxed));
+        }
+        let name = "apiserver_flowcontrol_request_wait_duration_seconds";
+        page.head(name, "histogram", "How long requests waited for a seat that found one at last, in seconds.");
+        for schema in plan.schemas.iter().filter(|schema| !schema.waits.is_empty()) {
+            schema.waits.rows(page, name, &format!("execute=\"true\",{}", labels(schema)), WAITS);
+        }
     }
 
     /// Takes over what is stored. Who has a seat keeps it, and who waits goes on.
@@ -421,25 +352,50 @@ impl Fairness {
             limited => limited["nominalConcurrencyShares"].as_f64().unwrap_or(0.0),
         };
         let all: f64 = levels.iter().map(|level| shares(level)).sum();
-        let levels: HashMap<String, Arc<Level>> = levels
+        let pool = plan.pool.clone();
+        let limits = |object: &Value| {
+            let limited = object["spec"]["limited"].as_object()?;
+            let percent = |field: &str| limited.get(field).and_then(Value::as_f64);
+            let nominal = (SEATS * shares(object) / all.max(1.0)).ceil();
+            let kept = nominal - (nominal * percent("lendablePercent").unwrap_or(0.0) / 100.0).round();
+            // Where nothing is said, there is no limit but what all have.
+            let most =
+                percent("borrowingLimitPercent").map_or(SEATS * 2.0, |percent| nominal * (1.0 + percent / 100.0));
+            Some(Limits { nominal: nominal as usize, kept: kept as usize, most: most.round() as usize })
+        };
+        let levels: HashMap<String, (Arc<Level>, &Value)> = levels
             .into_iter()
             .map(|object| {
                 let (name, uid) = (meta::name(object).to_owned(), header(meta::uid(object)));
                 let known = plan.levels.get(&name).filter(|level| level.uid == uid).cloned();
-                let level = known
-                    .unwrap_or_else(|| Arc::new(Level { name: name.clone(), uid, room: Mutex::new(Room::default()) }));
-                let limited = &object["spec"]["limited"];
-                let mut room = level.room();
-                room.seats = limited.is_object().then(|| (SEATS * shares(object) / all.max(1.0)).ceil() as usize);
-                let queuing = &limited["limitResponse"]["queuing"];
-                let number = |field: &str| queuing[field].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-                let length = number("queueLengthLimit");
-                room.waiting_max = (number("handSize").saturating_mul(length), number("queues").saturating_mul(length));
-                room.call();
-                drop(room);
-                (name, level)
+                let level = known.unwrap_or_else(|| Arc::new(Level::new(name.clone(), uid, pool.clone())));
+                (name, (level, object))
             })
             .collect();
+        {
+            // All rooms at once, so that nobody sits down while it is counted who sits.
+            let gone = plan
+                .levels
+                .values()
+                .filter(|old| levels.get(&old.name).is_none_or(|(level, _)| !Arc::ptr_eq(level, old)));
+            // Who still sits in a level that is gone takes nothing from the others.
+            let mut left: Vec<_> = gone.map(|level| level.room()).collect();
+            left.iter_mut().for_each(|room| room.limits = None);
+            let mut rooms = Vec::new();
+            for (level, object) in levels.values() {
+                let mut room = level.room();
+                let queuing = &object["spec"]["limited"]["limitResponse"]["queuing"];
+                let number = |field: &str| queuing[field].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+                let length = number("queueLengthLimit");
+                room.limits = limits(object);
+                room.waiting_max = (number("handSize").saturating_mul(length), number("queues").saturating_mul(length));
+                rooms.push(room);
+            }
+            let total = rooms.iter().filter_map(|room| room.limits).map(|limits| limits.nominal).sum();
+            pool.renew(total, rooms.iter().map(|room| room.used()).sum());
+        }
+        let levels: HashMap<String, Arc<Level>> = levels.into_iter().map(|(name, (level, _))| (name, level)).collect();
+        levels.values().for_each(|level| level.call());
         let mut ordered: Vec<&Value> = schemas;
         let precedence = |object: &Value| object["spec"]["matchingPrecedence"].as_i64().unwrap_or(i64::MAX);
         ordered.sort_by(|a, b| precedence(a).cmp(&precedence(b)).then_with(|| meta::name(a).cmp(meta::name(b))));
@@ -458,11 +414,12 @@ impl Fairness {
                     rules: object["spec"]["rules"].as_array().into_iter().flatten().map(Rule::of).collect(),
                     dispatched: count(|schema| &schema.dispatched).into(),
                     rejected: count(|schema| &schema.rejected).into(),
+                    waits: Durations::default(),
                     uid,
                 }))
             })
             .collect();
-        *plan = Arc::new(Plan { schemas, levels });
+        *plan = Arc::new(Plan { schemas, levels, pool });
     }
 }
 
@@ -471,6 +428,28 @@ fn header(text: &str) -> HeaderValue {
 }
 
 impl ApiServer {
+    /// How many seats a request takes: a list, and a watch that begins with the state, by the objects that are looked at.
+    pub(crate) fn width(&self, cx: &Context, request: &ResourceRequest) -> usize {
+        let revision = cx.query.get("resourceVersion");
+        let looks = match request.verb {
+            "list" | "deletecollection" => true,
+            "watch" => match cx.query.get("sendInitialEvents") {
+                "" => matches!(revision, "" | "0"),
+                _ => cx.query.flag("sendInitialEvents"),
+            },
+            _ => false,
+        };
+        if !looks || !request.name.is_empty() {
+            return 1;
+        }
+        let Ok(served) = self.catalogue().find(&request.group, &request.version, &request.resource) else { return 1 };
+        let selects = cx.query.has("labelSelector") || cx.query.has("fieldSelector");
+        let limit = cx.query.number("limit").ok().flatten().and_then(|limit| usize::try_from(limit).ok());
+        let most = limit.filter(|limit| *limit > 0 && !selects).unwrap_or(usize::MAX).min(WIDEST * OBJECTS_PER_SEAT);
+        let objects = self.store.count_up_to(&served.namespace_prefix(&request.namespace), most);
+        objects.div_ceil(OBJECTS_PER_SEAT).max(1)
+    }
+
     /// Follows a write of a schema or a level.
     pub(crate) fn follow_fairness(&self, served: &Served) {
         if served.hooks().limits_requests() {
@@ -544,7 +523,7 @@ mod tests {
         let fairness = fairness();
         let seat = |name: &'static str| {
             let fairness = &fairness;
-            async move { fairness.seat(&user(name), &ASKED).await.ok().flatten().expect("a seat") }
+            async move { fairness.seat(&user(name), &ASKED, || 1).await.ok().flatten().expect("a seat") }
         };
         let (eve, ann) = (seat("eve").await, seat("ann").await);
         assert_eq!((eve.schema.name.as_str(), ann.schema.name.as_str()), ("eve", "everybody"));
@@ -552,27 +531,27 @@ mod tests {
         eve.tell(&mut answer);
         assert_eq!(answer.headers()[LEVEL_HEADER], "closed");
         let elsewhere = Asked::Path("get", "/y");
-        assert!(fairness.seat(&user("ann"), &elsewhere).await.ok().flatten().is_none());
+        assert!(fairness.seat(&user("ann"), &elsewhere, || 1).await.ok().flatten().is_none());
         // One seat each, of 600 shares.
-        let refused = fairness.seat(&user("eve"), &ASKED).await.err().expect("a refusal").error();
+        let refused = fairness.seat(&user("eve"), &ASKED, || 1).await.err().expect("a refusal").error();
         assert_eq!((refused.code, refused.details["retryAfterSeconds"].as_u64()), (429, Some(1)));
         drop(eve);
-        assert!(fairness.seat(&user("eve"), &ASKED).await.is_ok());
+        assert!(fairness.seat(&user("eve"), &ASKED, || 1).await.is_ok());
     }
 
     #[tokio::test]
     async fn flows_take_turns_and_nobody_waits_for_ever() {
         let fairness = Arc::new(fairness());
-        let first = fairness.seat(&user("ann"), &ASKED).await.ok().flatten().expect("a seat");
+        let first = fairness.seat(&user("ann"), &ASKED, || 1).await.ok().flatten().expect("a seat");
         let wait = |name: &'static str| {
             let fairness = fairness.clone();
-            async move { fairness.seat(&user(name), &ASKED).await.ok().flatten().expect("a seat") }
+            async move { fairness.seat(&user(name), &ASKED, || 1).await.ok().flatten().expect("a seat") }
         };
         let (mut ann, mut ben) = (Box::pin(wait("ann")), Box::pin(wait("ben")));
         assert!(futures::poll!(&mut ann).is_pending() && futures::poll!(&mut ben).is_pending());
         // Each flow's queue is full, and so are all together.
-        assert!(fairness.seat(&user("ann"), &ASKED).await.is_err());
-        assert!(fairness.seat(&user("cid"), &ASKED).await.is_err());
+        assert!(fairness.seat(&user("ann"), &ASKED, || 1).await.is_err());
+        assert!(fairness.seat(&user("cid"), &ASKED, || 1).await.is_err());
         // Who goes away leaves the place, and takes no seat with it.
         drop(ann);
         drop(first);
@@ -585,16 +564,105 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_has_waited_too_long_is_refused() {
         let fairness = fairness();
-        let first = fairness.seat(&user("ann"), &ASKED).await.ok().flatten().expect("a seat");
+        let first = fairness.seat(&user("ann"), &ASKED, || 1).await.ok().flatten().expect("a seat");
         for _ in 0..3 {
             // Whoever gave up leaves room for the next.
             let begin = tokio::time::Instant::now();
-            assert!(fairness.seat(&user("ben"), &ASKED).await.is_err());
+            assert!(fairness.seat(&user("ben"), &ASKED, || 1).await.is_err());
             assert_eq!(begin.elapsed(), PATIENCE);
         }
         drop(first);
         let level = fairness.plan().levels["narrow"].clone();
         let room = level.room();
         assert_eq!((room.taken, room.waiting), (0, 0));
+    }
+
+    /// Two levels of 300 seats: one keeps half of its own, the other all, and may borrow a tenth of its own.
+    fn lending() -> Fairness {
+        let fairness = Fairness::default();
+        let level = |name: &str, lends: u64, borrows: Value| {
+            json!({
+                "metadata": {"name": name, "uid": name},
+                "spec": {"type": "Limited", "limited": {
+                    "nominalConcurrencyShares": 1, "lendablePercent": lends, "borrowingLimitPercent": borrows,
+                    "limitResponse": {"type": "Queue", "queuing": {"queues": 9, "handSize": 1, "queueLengthLimit": 9}},
+                }},
+            })
+        };
+        fairness.renew(&[
+            level("rich", 50, Value::Null),
+            level("poor", 0, json!(10)),
+            schema("ann", "rich", 1, "ann"),
+            schema("ben", "poor", 1, "ben"),
+        ]);
+        fairness
+    }
+
+    fn taken(fairness: &Fairness, level: &str) -> usize {
+        fairness.plan().levels[level].room().taken
+    }
+
+    #[tokio::test]
+    async fn a_level_borrows_what_another_does_not_need_up_to_its_limit() {
+        let fairness = lending();
+        let mut seats = Vec::new();
+        let now = |name: &'static str| {
+            let user = user(name);
+            let seat = fairness.seat(&user, &ASKED, || 10);
+            futures::FutureExt::now_or_never(seat).and_then(Result::ok).flatten()
+        };
+        while let Some(seat) = now("ben") {
+            seats.push(seat);
+        }
+        assert_eq!(taken(&fairness, "poor"), 330);
+        // The other has what is left: of its half that it lends, 30 are away.
+        let mut others = Vec::new();
+        while let Some(seat) = now("ann") {
+            others.push(seat);
+        }
+        assert_eq!(taken(&fairness, "rich"), 270);
+        // What comes back is its own again.
+        let ann = user("ann");
+        let waiting = fairness.seat(&ann, &ASKED, || 10);
+        tokio::pin!(waiting);
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        seats.pop();
+        let seat = waiting.await.ok().flatten().expect("a seat");
+        assert_eq!((taken(&fairness, "poor"), taken(&fairness, "rich")), (320, 280));
+        drop((seats, others, seat));
+        assert_eq!((taken(&fairness, "poor"), taken(&fairness, "rich")), (0, 0));
+        let all: Vec<Seat> = std::iter::from_fn(|| now("ann")).collect();
+        // What the other does not lend is not to be had.
+        assert_eq!((all.len(), taken(&fairness, "rich")), (30, 300));
+    }
+
+    #[tokio::test]
+    async fn a_wide_request_takes_no_more_than_its_part_of_the_level_and_waits_for_that() {
+        let fairness = fairness();
+        let seat = fairness.seat(&user("ann"), &ASKED, || 10).await.ok().flatten().expect("a seat");
+        assert_eq!(seat.seats, 1, "of a level of one seat");
+        drop(seat);
+        let lending = lending();
+        let seat = lending.seat(&user("ann"), &ASKED, || 10).await.ok().flatten().expect("a seat");
+        assert_eq!((seat.seats, taken(&lending, "rich")), (10, 10));
+        let fill: Vec<Seat> = {
+            let ann = user("ann");
+            let one = || lending.seat(&ann, &ASKED, || 1);
+            let now = || futures::FutureExt::now_or_never(one()).and_then(Result::ok).flatten();
+            std::iter::from_fn(now).take(285).collect()
+        };
+        assert_eq!(taken(&lending, "rich"), 295);
+        let ann = user("ann");
+        let wide = lending.seat(&ann, &ASKED, || 10);
+        tokio::pin!(wide);
+        assert!(futures::poll!(wide.as_mut()).is_pending());
+        // A narrow one does not pass it.
+        let narrow = lending.seat(&ann, &ASKED, || 1);
+        tokio::pin!(narrow);
+        assert!(futures::poll!(narrow.as_mut()).is_pending());
+        drop(fill);
+        assert!(wide.await.is_ok_and(|seat| seat.is_some()) && narrow.await.is_ok_and(|seat| seat.is_some()));
+        drop(seat);
+        assert_eq!(taken(&lending, "rich"), 0);
     }
 }

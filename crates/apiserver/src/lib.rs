@@ -224,10 +224,10 @@ impl ApiServer {
         let seat = match asked {
             // What goes on for long would keep others out for as long; a watch is as good as answered when it begins.
             Some(request) if request.streams() => Ok(None),
-            Some(request) => self.fairness.seat(&cx.user, &Asked::Resource(request)).await,
+            Some(request) => self.fairness.seat(&cx.user, &Asked::Resource(request), || self.width(&cx, request)).await,
             None => {
                 let verb = cx.method.as_str().to_ascii_lowercase();
-                self.fairness.seat(&cx.user, &Asked::Path(&verb, &path)).await
+                self.fairness.seat(&cx.user, &Asked::Path(&verb, &path), || 1).await
             }
         };
         let answered = match &seat {
@@ -241,7 +241,9 @@ impl ApiServer {
             Err(refused) => refused.tell(&mut response),
         }
         drop(seat);
-        drop(under_way);
+        if let Some(under_way) = under_way {
+            under_way.end();
+        }
         if let Some(request) = asked {
             let size = http_body::Body::size_hint(response.body()).exact();
             self.metrics.observe(request, response.status().as_u16(), begin.elapsed(), size);

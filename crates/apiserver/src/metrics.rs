@@ -1,5 +1,7 @@
 //! `/metrics`: what the server has done, in the text format and under the names that dashboards of Kubernetes read.
 
+pub(crate) mod others;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -9,6 +11,8 @@ use std::time::Duration;
 use hashbrown::{Equivalent, HashMap};
 
 use crate::ApiServer;
+use crate::admission::measures::Measures;
+use crate::metrics::others::{Durations, Others};
 use crate::request::ResourceRequest;
 use crate::served::Served;
 
@@ -71,7 +75,25 @@ struct Requests {
 struct Watches {
     open: AtomicI64,
     events: AtomicU64,
+    bytes: AtomicU64,
+    /// Events by size, those beyond the last bound at the end.
+    sizes: [AtomicU64; EVENT_SIZES + 1],
+    /// How long the state at the start took to be sent.
+    states: Durations<STATES>,
 }
+
+/// How many bounds the sizes of events have: 1 KiB and its doubles (upstream's).
+pub(crate) const EVENT_SIZES: usize = 8;
+
+/// The bucket of an event of a size.
+pub(crate) fn size_bucket(bytes: usize) -> usize {
+    (0..EVENT_SIZES).find(|power| bytes <= 1024 << power).unwrap_or(EVENT_SIZES)
+}
+
+/// How many bounds there are for the state at the start of a watch, and which, in seconds (upstream's).
+const STATES: usize = 17;
+const STATE_SECONDS: [f64; STATES] =
+    [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 
 /// A resource: its group, version and plural name.
 type Name = (String, String, String);
@@ -87,21 +109,38 @@ pub(crate) struct Metrics {
     deprecated: Mutex<BTreeSet<(Name, String)>>,
     /// Credentials that were good, and that were not.
     authenticated: [AtomicU64; 2],
+    /// Of those who have a say in requests.
+    pub admission: Measures,
+    /// Of what happens seldom, and of the store.
+    pub others: Others,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Counters are single numbers: a panic leaves none half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A request under way.
 pub(crate) struct InFlight<'m> {
+    metrics: &'m Metrics,
     counter: &'m AtomicI64,
+    verb: &'static str,
+    answered: bool,
+}
+
+impl InFlight<'_> {
+    /// The request has its answer.
+    pub fn end(mut self) {
+        self.answered = true;
+    }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.counter.fetch_sub(1, Ordering::Relaxed);
+        if !self.answered {
+            self.metrics.others.abort(self.verb);
+        }
     }
 }
 
@@ -117,9 +156,18 @@ impl OpenWatch {
         &self.server
     }
 
-    /// Counts an event that is sent.
-    pub fn count_event(&self) {
-        self.watches.events.fetch_add(1, Ordering::Relaxed);
+    /// Counts events that are sent: how many there are of each size, and how long they are together.
+    pub fn count_events(&self, sizes: &[u32; EVENT_SIZES + 1], bytes: u64) {
+        self.watches.events.fetch_add(sizes.iter().copied().map(u64::from).sum(), Ordering::Relaxed);
+        self.watches.bytes.fetch_add(bytes, Ordering::Relaxed);
+        for (counter, count) in self.watches.sizes.iter().zip(sizes).filter(|(_, count)| **count > 0) {
+            counter.fetch_add(u64::from(*count), Ordering::Relaxed);
+        }
+    }
+
+    /// Counts the state at the start of a watch that was sent.
+    pub fn count_state(&self, took: Duration) {
+        self.watches.states.observe_in(&STATE_SECONDS, took);
     }
 }
 
@@ -146,7 +194,7 @@ impl Metrics {
         let reads = matches!(verb, "get" | "list" | "watch");
         let counter = if reads { &self.reading } else { &self.mutating };
         counter.fetch_add(1, Ordering::Relaxed);
-        InFlight { counter }
+        InFlight { metrics: self, counter, verb: shown_verb(verb), answered: false }
     }
 
     /// Counts a request that has been answered.
@@ -213,20 +261,29 @@ fn shown_verb(verb: &str) -> &'static str {
 }
 
 /// Text under way, with the heads of each metric.
-struct Page(String);
+#[derive(Debug, Default)]
+pub(crate) struct Page(String);
+
+impl std::fmt::Display for Page {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl Page {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
+    /// What a metric is.
+    pub fn head(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn row(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+    /// One value of a metric.
+    pub fn row(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
         let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
         let _ = writeln!(self.0, "{name}{labels} {value}");
     }
 
     /// The rows of a histogram: its buckets, each with its bound, and the sum and the count of all.
-    fn histogram<'b, B: std::fmt::Display>(
+    pub fn histogram<'b, B: std::fmt::Display>(
         &mut self,
         name: &str,
         labels: &str,
@@ -246,7 +303,7 @@ impl Page {
 impl ApiServer {
     /// The page of metrics, in the text format of Prometheus.
     pub(crate) fn metrics_page(&self) -> String {
-        let mut page = Page(String::new());
+        let mut page = Page::default();
         self.request_rows(&mut page);
         page.head("apiserver_current_inflight_requests", "gauge", "Requests being answered, by kind of request.");
         for (kind, counter) in [("mutating", &self.metrics.mutating), ("readOnly", &self.metrics.reading)] {
@@ -265,6 +322,26 @@ impl ApiServer {
         for ((group, version, resource), watches) in &watches {
             let labels = format!("group=\"{group}\",resource=\"{resource}\",version=\"{version}\"");
             page.row(name, &labels, watches.events.load(Ordering::Relaxed));
+        }
+        let name = "apiserver_watch_events_sizes";
+        page.head(name, "histogram", "Sizes of the events that were sent to watchers, in bytes.");
+        for ((group, version, resource), watches) in &watches {
+            let labels = format!("group=\"{group}\",resource=\"{resource}\",version=\"{version}\"");
+            let mut sum = 0;
+            let sizes: Vec<u64> = (watches.sizes.iter())
+                .map(|one| {
+                    sum += one.load(Ordering::Relaxed);
+                    sum
+                })
+                .collect();
+            let bounds = (0..EVENT_SIZES).map(|power| 1024_u64 << power);
+            page.histogram(name, &labels, sizes.iter().zip(bounds), watches.bytes.load(Ordering::Relaxed), sum);
+        }
+        let name = "apiserver_watch_list_duration_seconds";
+        page.head(name, "histogram", "How long the state at the start of watches took to be sent, in seconds.");
+        for ((group, version, resource), watches) in watches.iter().filter(|(_, watches)| !watches.states.is_empty()) {
+            let labels = format!("group=\"{group}\",resource=\"{resource}\",version=\"{version}\"");
+            watches.states.rows(&mut page, name, &labels, STATE_SECONDS);
         }
         let name = "apiserver_requested_deprecated_apis";
         page.head(name, "gauge", "Deprecated resources that somebody has asked for.");
@@ -299,12 +376,10 @@ impl ApiServer {
             let labels = format!("group=\"{}\",resource=\"{}\"", served.group(), served.plural());
             page.row("apiserver_resource_objects", &labels, count);
         }
-        for (name, kind, help, rows) in self.fairness.rows() {
-            page.head(name, kind, help);
-            for (labels, value) in rows {
-                page.row(name, &labels, value);
-            }
-        }
+        self.fairness.rows(&mut page);
+        self.metrics.admission.rows(&mut page);
+        self.metrics.others.rows(&mut page);
+        self.storage_rows(&mut page);
         process_rows(&mut page);
         page.0
     }
@@ -397,10 +472,9 @@ mod tests {
             name: String::new(),
             subresource: String::new(),
         };
-        {
-            let _one = metrics.begin("list");
-            assert_eq!(metrics.reading.load(Ordering::Relaxed), 1);
-        }
+        let one = metrics.begin("list");
+        assert_eq!(metrics.reading.load(Ordering::Relaxed), 1);
+        one.end();
         assert_eq!(metrics.reading.load(Ordering::Relaxed), 0);
         metrics.observe(&request, 200, Duration::from_millis(30), Some(2_000));
         metrics.observe(&request, 404, Duration::from_secs(2), None);

@@ -70,7 +70,7 @@ impl Webhook {
     /// A connection to an address that waits; what has waited for too long, or was closed, goes.
     fn take_idle(&self, to: &(String, u16)) -> Option<SendRequest<Body>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|one| one.since.elapsed() < IDLE_FOR && one.sender.is_ready());
+        idle.retain(|one| one.since.elapsed() < IDLE_FOR && !one.sender.is_closed());
         let at = idle.iter().rposition(|one| one.to == *to)?;
         Some(idle.swap_remove(at).sender)
     }
@@ -237,7 +237,9 @@ impl ApiServer {
                     .body(client::full(text.clone()))
             };
             let mut kept = None;
-            if let Some(mut sender) = webhook.take_idle(&to) {
+            if let Some(mut sender) = webhook.take_idle(&to)
+                && sender.ready().await.is_ok()
+            {
                 match sender.send_request(request()?).await {
                     Ok(answer) => kept = Some((sender, answer)),
                     // The other side has closed it meanwhile: that says nothing of the question.

@@ -53,7 +53,7 @@ impl ApiServer {
             return refuse("may not specify a duration larger than 2^32 seconds");
         }
         let audiences = audiences(&asked["spec"]);
-        let (bound, node) = self.bound(cx, request, &asked["spec"]["boundObjectRef"])?;
+        let (bound, node) = self.bound(cx, request, &asked["spec"]["boundObjectRef"], &asked["spec"]["audiences"])?;
         let issued = clock::now().as_second();
         let claims = Claims {
             namespace: request.namespace.clone(),
@@ -84,6 +84,7 @@ impl ApiServer {
         cx: &Context,
         request: &ResourceRequest,
         reference: &Value,
+        audiences: &Value,
     ) -> Result<(Option<Bound>, Option<(String, String)>), ApiError> {
         let node_asks = auth::node::name_of(&cx.user).is_some();
         let refused = |why: &str| {
@@ -135,9 +136,67 @@ impl ApiServer {
         if auth::node::name_of(&cx.user).is_some_and(|asking| asking != node) {
             return refused("token bound to a pod scheduled on a different node");
         }
+        if node_asks {
+            self.judge_audience(cx, request, &object, audiences)?;
+        }
         let node =
             self.stored_object("nodes", "", node)?.map(|object| (node.to_owned(), meta::uid(&object).to_owned()));
         Ok((Some(bound), node))
+    }
+
+    /// Whether a node may ask for a token of a pod for these: the pod, or a driver of its volumes, wants one for them, or a
+    /// role says so (upstream's restriction of audiences).
+    fn judge_audience(
+        &self,
+        cx: &Context,
+        request: &ResourceRequest,
+        pod: &Value,
+        audiences: &Value,
+    ) -> Result<(), ApiError> {
+        let refused = |why: String| Err(ApiError::forbidden("", "serviceaccounts/token", &request.name, why));
+        let audience = match audiences.as_array().map_or(&[][..], Vec::as_slice) {
+            [] => "",
+            [one] => one.as_str().unwrap_or_default(),
+            _ => return refused("node may only request 0 or 1 audiences".to_owned()),
+        };
+        let place = (request.namespace.as_str(), request.name.as_str());
+        let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+        for volume in volumes {
+            let sources = volume["projected"]["sources"].as_array().into_iter().flatten();
+            let mut tokens = sources.map(|source| &source["serviceAccountToken"]).filter(|token| token.is_object());
+            let projected = tokens.any(|token| token["audience"].as_str().unwrap_or_default() == audience);
+            if projected || self.driver_wants(&request.namespace, meta::name(pod), volume, audience)? {
+                return Ok(());
+            }
+        }
+        let verb = "request-serviceaccounts-token-audience";
+        if self.may(&cx.user, verb, ("", audience), place) {
+            return Ok(());
+        }
+        refused(format!("audience {audience:?} not found in pod spec volume"))
+    }
+
+    /// Whether the driver of a volume wants tokens for an audience.
+    fn driver_wants(&self, namespace: &str, pod: &str, volume: &Value, audience: &str) -> Result<bool, ApiError> {
+        let claim = match (&volume["persistentVolumeClaim"]["claimName"], &volume["ephemeral"]) {
+            (Value::String(name), _) => Some(name.clone()),
+            (_, Value::Object(_)) => Some(format!("{pod}-{}", volume["name"].as_str().unwrap_or_default())),
+            _ => None,
+        };
+        let driver = match claim {
+            None => volume["csi"]["driver"].clone(),
+            Some(claim) => {
+                let claim = self.stored_object("persistentvolumeclaims", namespace, &claim)?.unwrap_or_default();
+                let name = claim["spec"]["volumeName"].as_str().unwrap_or_default();
+                let volume = self.stored_object("persistentvolumes", "", name)?.unwrap_or_default();
+                volume["spec"]["csi"]["driver"].clone()
+            }
+        };
+        let Some(driver) = driver.as_str() else { return Ok(false) };
+        let drivers = Served::find("storage.k8s.io", "v1", "csidrivers")?;
+        let Ok(driver) = self.object(&drivers, "", driver) else { return Ok(false) };
+        let mut wanted = driver["spec"]["tokenRequests"].as_array().into_iter().flatten();
+        Ok(wanted.any(|one| one["audience"].as_str().unwrap_or_default() == audience))
     }
 
     /// The documents of OpenID Connect discovery, by which others check tokens; `None` for other paths.

@@ -16,7 +16,7 @@ use store::{Entry, Event, Store, StoreError, Watch};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::context::Context;
-use crate::metrics::OpenWatch;
+use crate::metrics::{EVENT_SIZES, OpenWatch, size_bucket};
 use crate::read::{Selection, parse_revision};
 use crate::request::{Format, ResourceRequest, View};
 use crate::served::Served;
@@ -57,6 +57,10 @@ struct Watching {
     over: bool,
     /// Counts it for as long as it goes on, and knows the server.
     open: Option<OpenWatch>,
+    /// Events that are not counted yet: how many of each size, and how long they are together.
+    sizes: [u32; EVENT_SIZES + 1],
+    bytes: u64,
+    began: Instant,
 }
 
 /// What a watcher sees.
@@ -137,6 +141,9 @@ impl ApiServer {
         let (bookmark_at, end_at) = (Instant::now() + BOOKMARK_EVERY, Instant::now() + timeout);
         let mut watching = Watching {
             open: self.open_watch(served),
+            sizes: [0; EVENT_SIZES + 1],
+            bytes: 0,
+            began: Instant::now(),
             served: served.clone(),
             selection,
             format,
@@ -186,6 +193,9 @@ impl Watching {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if !self.pending.is_empty() {
+                if let Some(open) = self.open.as_ref().filter(|_| self.bytes > 0) {
+                    open.count_events(&std::mem::take(&mut self.sizes), std::mem::take(&mut self.bytes));
+                }
                 return Some(std::mem::take(&mut self.pending).into());
             }
             if self.over {
@@ -208,7 +218,12 @@ impl Watching {
         while self.pending.len() < FRAME_TARGET {
             match self.state.next() {
                 Some(entry) => self.show(Seen::State(&entry)).await?,
-                None if std::mem::take(&mut self.ends_state) => self.push_bookmark(true)?,
+                None if std::mem::take(&mut self.ends_state) => {
+                    if let Some(open) = &self.open {
+                        open.count_state(self.began.elapsed());
+                    }
+                    self.push_bookmark(true)?;
+                }
                 None => break,
             }
         }
@@ -270,10 +285,10 @@ impl Watching {
     async fn show(&mut self, seen: Seen<'_>) -> Result<(), ApiError> {
         let before = self.pending.len();
         let shown = self.encode(seen).await;
-        if self.pending.len() > before
-            && let Some(open) = &self.open
-        {
-            open.count_event();
+        if self.pending.len() > before && self.open.is_some() {
+            let size = self.pending.len() - before;
+            self.sizes[size_bucket(size)] += 1;
+            self.bytes += size as u64;
         }
         shown
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use client::{Body, clock};
@@ -14,6 +15,7 @@ use crate::admission::question::{Operation, Question};
 use crate::admission::{chain, quota};
 use crate::context::{Context, too_large, unsupported_media_type};
 use crate::managers::{self, Writer};
+use crate::metrics::others::Stored;
 use crate::request::ResourceRequest;
 use crate::served::{Served, schema_of};
 use crate::table::Include;
@@ -510,6 +512,8 @@ impl ApiServer {
         let key = served.key(namespace, name);
         let _under_way = self.define(served);
         self.tie(served, namespace, name, object);
+        let what = if expect == Expect::Absent { Stored::Create } else { Stored::Update };
+        let begin = Instant::now();
         let written = match self.store.write(Write { key, expect, op: Op::Put(value), durability }).await {
             Ok(written) => written,
             Err(error) => {
@@ -517,6 +521,7 @@ impl ApiServer {
                 return Err(error);
             }
         };
+        self.metrics.others.wrote(what, begin.elapsed());
         self.follow(served, namespace, name);
         Ok(written)
     }
@@ -531,7 +536,9 @@ impl ApiServer {
         let expect = Expect::Revision(revision);
         let key = served.key(namespace, name);
         let under_way = self.define(served);
+        let begin = Instant::now();
         let gone = self.store.write(Write { key, expect, op: Op::Delete, durability: Durability::Synced }).await?;
+        self.metrics.others.wrote(Stored::Delete, begin.elapsed());
         self.follow(served, namespace, name);
         self.tie_again(served, namespace, name);
         drop(under_way);

@@ -3,12 +3,18 @@
 mod cluster;
 mod peer;
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use bytes::Bytes;
 use cluster::Cluster;
+use controllers::Manager;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use peer::Peer;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 
@@ -84,7 +90,7 @@ async fn condition(cluster: &Cluster, status: &str) -> Value {
 #[tokio::test]
 async fn requests_are_passed_on_with_the_user_in_headers() {
     let cluster = Cluster::start().await;
-    let Peer { port, bundle } = pies().await;
+    let Peer { port, bundle, .. } = pies().await;
     service(&cluster, port).await;
     cluster.post(SERVICES, api_service(&bundle)).await.ok();
     assert_eq!(condition(&cluster, "True").await["reason"], "Passed");
@@ -110,6 +116,58 @@ async fn requests_are_passed_on_with_the_user_in_headers() {
     assert_eq!(cluster.get("/apis/pies.example.com/v1/nothing").await.code, 404);
     cluster.delete(&format!("{SERVICES}/v1.pies.example.com")).await.ok();
     assert_eq!(cluster.get("/apis/pies.example.com/v1").await.code, 404);
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_deleted_takes_the_objects_of_aggregated_apis_with_it() {
+    let cluster = Cluster::start().await;
+    let stored: Arc<Mutex<Vec<&str>>> = Arc::new(Mutex::new(vec!["a", "b"]));
+    let oven = stored.clone();
+    let Peer { port, bundle, .. } = peer::start("pies.default.svc", move |request: Request<Bytes>| -> peer::Answer {
+        let mut stored = oven.lock().expect("a lock");
+        let document = match (request.method().as_str(), request.uri().path()) {
+            ("GET", "/apis/pies.example.com/v1") => json!({
+                "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "pies.example.com/v1",
+                "resources": [
+                    {"name": "pies", "namespaced": true, "kind": "Pie", "verbs": ["delete", "deletecollection", "list"]},
+                    {"name": "pies/crust", "namespaced": true, "kind": "Pie", "verbs": ["delete"]},
+                    {"name": "tastes", "namespaced": true, "kind": "Taste", "verbs": ["list"]},
+                ],
+            }),
+            (method, "/apis/pies.example.com/v1/namespaces/party/pies") => {
+                let items: Vec<Value> = stored.iter().map(|name| json!({"metadata": {"name": name}})).collect();
+                if method == "DELETE" {
+                    // One goes at a time.
+                    stored.pop();
+                }
+                json!({"kind": "PieList", "metadata": {}, "items": items})
+            }
+            _ => json!({}),
+        };
+        Box::pin(async move { peer::document(&document) })
+    })
+    .await;
+    service(&cluster, port).await;
+    cluster.post(SERVICES, api_service(&bundle)).await.ok();
+    condition(&cluster, "True").await;
+    let admin = || auth::User::authenticated("admin", &["system:masters"]);
+    let server = cluster.server.clone();
+    let manager = Manager::new(server.client(admin()), move |_| server.client(admin()), String::new());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(manager.run(CancellationToken::new()));
+    let namespaces = "/api/v1/namespaces";
+    cluster.post(namespaces, json!({"metadata": {"name": "party"}})).await.ok();
+    cluster.delete(&format!("{namespaces}/party")).await.ok();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let party = cluster.get(&format!("{namespaces}/party")).await;
+        if party.code == 404 {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the namespace stays: {}", party.text());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(stored.lock().expect("a lock").is_empty());
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ fn definition(port: u16, bundle: &str) -> Value {
 #[tokio::test]
 async fn objects_are_read_and_written_in_every_version() {
     let cluster = Cluster::start().await;
-    let Peer { port, bundle } = webhook().await;
+    let Peer { port, bundle, .. } = webhook().await;
     cluster.post(CRDS, definition(port, &bundle)).await.ok();
     let (v1, v2) = ("/apis/example.com/v1/namespaces/default/routes", "/apis/example.com/v2/namespaces/default/routes");
     cluster.post(v1, json!({"metadata": {"name": "a"}, "spec": {"hostPort": "one:1"}})).await.ok();

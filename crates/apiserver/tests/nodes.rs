@@ -146,6 +146,10 @@ async fn a_kubelet_gets_tokens_for_its_pods() {
     assert!(refused.1.ends_with("no relationship found between node 'm' and this object"), "{}", refused.1);
     let refused = as_node(&c, "n", "POST", path, reference(&json!(""))).await.refusal();
     assert!(refused.1.contains("node requested token with a pod binding without a uid"), "{}", refused.1);
+    let mut other = reference(uid);
+    other["spec"]["audiences"] = json!(["vault"]);
+    let refused = as_node(&c, "n", "POST", path, other).await.refusal();
+    assert!(refused.1.contains("audience \"vault\" not found in pod spec volume"), "{}", refused.1);
     let refused = as_node(&c, "n", "POST", path, json!({})).await.refusal();
     assert!(refused.1.contains("node requested token not bound to a pod"), "{}", refused.1);
 }

@@ -90,6 +90,59 @@ async fn a_server_may_show_the_very_certificate_that_is_trusted_though_it_is_mad
     assert!(code == 500 && message.contains("tls"), "{message}");
 }
 
+#[tokio::test]
+async fn connections_are_kept_and_what_webhooks_say_is_counted() {
+    let cluster = Cluster::start().await;
+    let hooks = Hooks::start(|_, request| {
+        let bad = request["object"]["data"]["bad"] == "yes";
+        if bad {
+            json!({"allowed": false, "status": {"code": 403, "message": "bad"}})
+        } else {
+            json!({"allowed": true})
+        }
+    })
+    .await;
+    let mut broken = entry(&hooks, "broken.example.com", maps());
+    broken["clientConfig"]["url"] = "https://127.0.0.1:1/".into();
+    broken["failurePolicy"] = "Ignore".into();
+    let entries = [entry(&hooks, "deny.example.com", maps()), broken];
+    cluster.post(VALIDATING, configuration("v", entries)).await.ok();
+    for name in ["a", "b", "c"] {
+        cluster.post(MAPS, map(name)).await.ok();
+    }
+    let mut bad = map("d");
+    bad["data"]["bad"] = "yes".into();
+    assert_eq!(cluster.post(MAPS, bad).await.code, 403);
+    assert_eq!(hooks.peer.connections(), 1);
+    let page = cluster.get("/metrics").await.text();
+    let of = "name=\"deny.example.com\",operation=\"CREATE\"";
+    for row in [
+        format!(
+            "apiserver_admission_webhook_request_total{{code=\"200\",{of},rejected=\"false\",type=\"validating\"}} 3"
+        ),
+        format!(
+            "apiserver_admission_webhook_request_total{{code=\"403\",{of},rejected=\"true\",type=\"validating\"}} 1"
+        ),
+        format!(
+            "apiserver_admission_webhook_rejection_count{{error_type=\"no_error\",{of},rejection_code=\"403\",type=\"validating\"}} 1"
+        ),
+        "apiserver_admission_webhook_fail_open_count{name=\"broken.example.com\",type=\"validating\"} 4".to_owned(),
+    ] {
+        assert!(page.lines().any(|line| line == row), "{row} in {page}");
+    }
+    for name in [
+        "apiserver_admission_webhook_admission_duration_seconds_bucket",
+        "apiserver_admission_step_admission_duration_seconds_count",
+        "etcd_request_duration_seconds_count",
+        "apiserver_watch_events_sizes",
+        "apiserver_watch_list_duration_seconds",
+        "apiserver_request_aborts_total",
+        "aggregator_unavailable_apiservice_total",
+    ] {
+        assert!(page.contains(name), "{name}");
+    }
+}
+
 /// Rules for configmaps.
 fn maps() -> Value {
     json!([{"operations": ["CREATE", "UPDATE"], "apiGroups": [""], "apiVersions": ["*"], "resources": ["configmaps"]}])

@@ -297,6 +297,10 @@ impl Objects for View<'_> {
         self.refused.as_deref()
     }
 
+    fn swept(&self, namespace_uid: &str, version: &str) -> Option<Swept> {
+        self.caches.swept(namespace_uid, version)
+    }
+
     fn root_ca(&self) -> &str {
         self.caches.root_ca()
     }

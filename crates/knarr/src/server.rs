@@ -163,6 +163,7 @@ async fn start(
     let kubelet_client = KubeletClient { tls: pki.to_kubelet_tls()? };
     let server = ApiServer::new(store.clone(), kubelet_client, pki.token_key()?, format!("{address}:{port}"))?;
     server.set_front_proxy(pki.front_proxy()?);
+    server.set_store_directory(store_dir);
     server.set_service_range(options.service_cidr.network, options.service_cidr.prefix);
     let mut parts = Vec::new();
     let api_listener = TcpListener::from_std(api_listener).context("listen for the API")?;

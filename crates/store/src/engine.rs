@@ -438,9 +438,13 @@ impl Store for LogStore {
     }
 
     fn count(&self, prefix: &str) -> usize {
+        self.count_up_to(prefix, usize::MAX)
+    }
+
+    fn count_up_to(&self, prefix: &str, most: usize) -> usize {
         let end = after_all(prefix);
         let range = (Bound::Included(prefix), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
-        lock(&self.shared).entries.range::<str, _>(range).count()
+        lock(&self.shared).entries.range::<str, _>(range).take(most).count()
     }
 
     async fn write(&self, write: Write) -> Result<Arc<Entry>, StoreError> {

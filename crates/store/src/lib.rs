@@ -185,6 +185,9 @@ pub trait Store: Send + Sync {
     /// How many keys start with `prefix`.
     fn count(&self, prefix: &str) -> usize;
 
+    /// The same, where more than so many are of no interest.
+    fn count_up_to(&self, prefix: &str, most: usize) -> usize;
+
     /// Writes one key if the condition holds. Returns the new entry, or the one that was deleted with `mod_revision` set
     /// to the revision of the deletion.
     ///

@@ -2,9 +2,12 @@
 //! when it is complete, policies and webhooks that may refuse it. Quotas come last ([`super::quota`]), when all others have
 //! consented.
 
+use std::time::Instant;
+
 use object_model::ApiError;
 use serde_json::{Value, json};
 
+use super::measures::Step;
 use super::question::{Operation, Question};
 use super::{policies, webhooks};
 use crate::context::Context;
@@ -76,6 +79,13 @@ pub(crate) fn is_idle(server: &ApiServer) -> bool {
 /// # Errors
 /// Whatever one of them says against the request.
 pub(crate) async fn mutate(server: &ApiServer, question: &mut Question<'_>) -> Result<bool, ApiError> {
+    let begin = Instant::now();
+    let outcome = ask_to_mutate(server, question).await;
+    server.metrics.admission.step(Step::Mutate, question.operation, outcome.is_err(), begin.elapsed());
+    outcome
+}
+
+async fn ask_to_mutate(server: &ApiServer, question: &mut Question<'_>) -> Result<bool, ApiError> {
     complete(server, question).await?;
     if !server.webhooks().mutate() && server.policies().mutating.is_empty() {
         return Ok(false);
@@ -113,6 +123,13 @@ async fn complete(server: &ApiServer, question: &mut Question<'_>) -> Result<(),
 /// # Errors
 /// As [`mutate`].
 pub(crate) async fn judge(server: &ApiServer, question: &Question<'_>) -> Result<(), ApiError> {
+    let begin = Instant::now();
+    let outcome = ask_to_judge(server, question).await;
+    server.metrics.admission.step(Step::Judge, question.operation, outcome.is_err(), begin.elapsed());
+    outcome
+}
+
+async fn ask_to_judge(server: &ApiServer, question: &Question<'_>) -> Result<(), ApiError> {
     super::node::judge(server, question)?;
     if question.operation == Operation::Update {
         let place = (question.namespace, question.subresource);

@@ -16,6 +16,7 @@ mod evaluation;
 pub(crate) mod expressions;
 mod limits;
 mod matching;
+pub(crate) mod measures;
 pub(crate) mod node;
 pub(crate) mod policies;
 mod priority;

@@ -347,7 +347,7 @@ fn referred(spec: &Value) -> Option<&'static str> {
         known.iter().find(|(field, _)| value[*field].is_object()).map(|(_, what)| *what)
     };
     list(spec, "volumes").iter().find_map(|volume| {
-        let source = || volume.as_object()?.values().any(|source| has_secret(source)).then_some("secrets");
+        let source = || volume.as_object()?.values().any(has_secret).then_some("secrets");
         let within = || list(&volume["projected"], "sources").iter().find_map(|one| of(one, &projected));
         of(volume, &sources).or_else(within).or_else(source)
     })

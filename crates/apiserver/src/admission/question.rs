@@ -19,6 +19,9 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
+    /// All of them, in their order.
+    pub const ALL: [Self; 4] = [Self::Create, Self::Update, Self::Delete, Self::Connect];
+
     /// As it is written in rules and reviews.
     pub fn name(self) -> &'static str {
         match self {

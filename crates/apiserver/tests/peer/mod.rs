@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -24,6 +25,14 @@ pub struct Peer {
     pub port: u16,
     /// Its certificate, in base64 of PEM.
     pub bundle: String,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Peer {
+    /// How many connections it has had.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
 }
 
 /// An answer of a document.
@@ -50,9 +59,12 @@ pub async fn start_as(
     let port = listener.local_addr().expect("an address").port();
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let answer = Arc::new(answer);
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = connections.clone();
     let tasks = tokio_util::task::TaskTracker::new();
     tasks.clone().spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
+            counter.fetch_add(1, Ordering::Relaxed);
             let (acceptor, answer) = (acceptor.clone(), answer.clone());
             tasks.spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
@@ -69,5 +81,5 @@ pub async fn start_as(
             });
         }
     });
-    Peer { port, bundle: base64::engine::general_purpose::STANDARD.encode(issued.cert.pem()) }
+    Peer { port, bundle: base64::engine::general_purpose::STANDARD.encode(issued.cert.pem()), connections }
 }

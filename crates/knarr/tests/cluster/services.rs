@@ -129,6 +129,42 @@ fn path(node: &Node, what: &str, path: &str) -> String {
 }
 
 #[test]
+fn another_range_gives_addresses_and_stays_until_they_are_given_back() {
+    let (node, _outside) = ready();
+    node.apply(&format!(
+        "{PODS}
+apiVersion: networking.k8s.io/v1
+kind: ServiceCIDR
+metadata: {{name: more}}
+spec: {{cidrs: [203.0.113.0/24]}}
+"
+    ));
+    let ready = "-o jsonpath={.status.conditions[?(@.type=='Ready')].status}";
+    eventually("the range is ready", || (node.ok(&format!("get servicecidr more {ready}")) == "True").then_some(()));
+    assert_eq!(node.ok(&format!("get servicecidr kubernetes {ready}")), "True");
+    node.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: far}, \
+         spec: {clusterIP: 203.0.113.10, selector: {app: web}, ports: [{port: 80, targetPort: http}]}}",
+    );
+    wait_for_pods(&node);
+    eventually("it is reached from a pod", || {
+        let said = node.try_kubectl("exec client -c main -- wget -T 2 -qO- http://203.0.113.10/");
+        said.out.starts_with("web-").then_some(())
+    });
+    assert_eq!(path(&node, "ipaddress 203.0.113.10", ".spec.parentRef.name"), "far");
+    assert_eq!(path(&node, "ipaddress 10.96.0.1", ".spec.parentRef.name"), "kubernetes");
+    node.ok("delete servicecidr more --wait=false");
+    eventually("the range says what it waits for", || {
+        let why = node.ok("get servicecidr more -o jsonpath={.status.conditions[?(@.type=='Ready')].reason}");
+        (why == "Terminating").then_some(())
+    });
+    let refused = node.try_kubectl("create service clusterip late --tcp=80 --clusterip=203.0.113.11");
+    assert!(refused.err.contains("is not in the valid range"), "{refused:?}");
+    node.ok("delete service far");
+    node.ok("wait --for=delete ipaddress/203.0.113.10 servicecidr/more --timeout=60s");
+}
+
+#[test]
 fn a_service_is_reached_from_everywhere_and_follows_readiness() {
     let (node, outside) = ready();
     node.apply(&format!(

@@ -1,3 +1,5 @@
+//! What the journal holds to when the disk, or the power, fails.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -1,6 +1,7 @@
 //! Changes what is written by the mutating policies.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use expressions::Value as CelValue;
 use kinds::cel::{Mutation, RUNTIME_BUDGET};
@@ -15,6 +16,7 @@ use crate::ApiServer;
 use crate::admission::evaluation::{Scene, Sight};
 use crate::admission::expressions::kind_of;
 use crate::admission::matching::Asked;
+use crate::admission::measures::Step;
 use crate::admission::question::Question;
 use crate::served::Served;
 
@@ -70,7 +72,10 @@ pub(crate) async fn mutate(
     if again && rounds.due.is_empty() {
         return Ok(false);
     }
-    let changed = rounds.ask(server, &policies.mutating, question, again).await?;
+    let begin = Instant::now();
+    let outcome = rounds.ask(server, &policies.mutating, question, again).await;
+    server.metrics.admission.policies(Step::Mutate, question.operation, outcome.is_err(), begin.elapsed());
+    let changed = outcome?;
     rounds.output.clone_from(&question.object);
     Ok(changed)
 }

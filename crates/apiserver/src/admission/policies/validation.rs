@@ -3,12 +3,14 @@
 use expressions::Value as CelValue;
 use kinds::cel::{RUNTIME_BUDGET, Validation};
 use object_model::{ApiError, Reason};
+use std::time::Instant;
 
-use super::cache::{Binding, Policy};
+use super::cache::{Binding, Policies, Policy};
 use super::{invocations, passes, shown_name};
 use crate::ApiServer;
 use crate::admission::evaluation::{Course, OutOfBudget, Scene, Sight};
 use crate::admission::matching::Asked;
+use crate::admission::measures::Step;
 use crate::admission::question::Question;
 
 /// How long an evaluated message may be.
@@ -30,6 +32,13 @@ pub(crate) async fn judge(server: &ApiServer, question: &Question<'_>) -> Result
     if passes(&policies.validating, question) {
         return Ok(());
     }
+    let begin = Instant::now();
+    let outcome = ask(server, &policies, question).await;
+    server.metrics.admission.policies(Step::Judge, question.operation, outcome.is_err(), begin.elapsed());
+    outcome
+}
+
+async fn ask(server: &ApiServer, policies: &Policies, question: &Question<'_>) -> Result<(), ApiError> {
     let asked = Asked::new(question);
     let (invocations, misfits) = invocations(server, &policies.validating, &asked).await;
     let mut denials: Vec<(String, String)> = Vec::new();

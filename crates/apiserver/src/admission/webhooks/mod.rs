@@ -9,6 +9,7 @@ mod review;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use kinds::Webhooks as Phase;
 use object_model::{ApiError, meta};
@@ -17,6 +18,7 @@ use store::Store;
 
 use self::hook::Hook;
 use super::expressions::{body_type, kind_of};
+use super::measures::{Rejection, Step};
 use super::question::Question;
 use crate::served::{Served, schema_of};
 use crate::{ApiServer, stored};
@@ -155,7 +157,7 @@ pub(super) async fn mutate(
                 }
             }
             Ok(None) => {}
-            Err(Failure::Call(why)) => fail(hook, &why)?,
+            Err(Failure::Call(why)) => fail(server, hook, question, &why, Step::Mutate)?,
             Err(Failure::Request(error)) => return Err(error),
         }
         if hook.is_reinvoked {
@@ -181,7 +183,7 @@ pub(super) async fn judge(server: &ApiServer, question: &Question<'_>) -> Result
     let asked = wanted.iter().map(|(hook, shown)| async move {
         match ask(server, hook, question, shown, false).await {
             Ok(_) => Ok(()),
-            Err(Failure::Call(why)) => fail(hook, &why),
+            Err(Failure::Call(why)) => fail(server, hook, question, &why, Step::Judge),
             Err(Failure::Request(error)) => Err(error),
         }
     });
@@ -189,10 +191,13 @@ pub(super) async fn judge(server: &ApiServer, question: &Question<'_>) -> Result
 }
 
 /// What follows when a webhook could not be asked.
-fn fail(hook: &Hook, why: &str) -> Result<(), ApiError> {
+fn fail(server: &ApiServer, hook: &Hook, question: &Question<'_>, why: &str, phase: Step) -> Result<(), ApiError> {
+    let measures = &server.metrics.admission;
     if hook.required {
+        measures.rejection(&hook.name, phase, question.operation, Rejection::Call, 0);
         return Err(ApiError::internal(format!("failed calling webhook {:?}: {why}", hook.name)));
     }
+    measures.fail_open(&hook.name, phase);
     tracing::warn!("failed calling webhook {:?}, going on without it: {why}", hook.name);
     Ok(())
 }
@@ -242,15 +247,31 @@ async fn ask(
     shown: &Shown,
     mutating: bool,
 ) -> Result<Option<Value>, Failure> {
+    let (measures, operation) = (&server.metrics.admission, question.operation);
+    let phase = if mutating { Step::Mutate } else { Step::Judge };
     if question.dry_run && hook.has_side_effects {
         let why = format!("admission webhook {:?} does not support dry run", hook.name);
+        measures.rejection(&hook.name, phase, operation, Rejection::Internal, 400);
         return Err(Failure::Request(ApiError::bad_request(why)));
     }
     let uid = uuid::Uuid::new_v4().to_string();
     let review = review::review(hook, question, &shown.served, &uid, shown.objects(question));
+    let begin = Instant::now();
     let answered = server.ask_webhook(&hook.webhook, &review, hook.timeout).await;
-    let answered = answered.map_err(|error| Failure::Call(format!("failed to call webhook: {error:#}")))?;
-    let answer = review::answer(hook, &answered, &uid, mutating).map_err(Failure::Call)?;
+    let took = begin.elapsed();
+    let answer = answered
+        .map_err(|error| format!("failed to call webhook: {error:#}"))
+        .and_then(|answered| review::answer(hook, &answered, &uid, mutating));
+    let (rejected, code) = match &answer {
+        Ok(answer) => (answer.denial.is_some(), answer.denial.as_ref().map_or(200, |denial| denial.code)),
+        // What is no answer counts as none, as upstream counts it.
+        Err(_) => (hook.required, 0),
+    };
+    measures.webhook(&hook.name, phase, operation, rejected, code, took);
+    let answer = answer.map_err(Failure::Call)?;
+    if answer.denial.is_some() {
+        measures.rejection(&hook.name, phase, operation, Rejection::Denied, code);
+    }
     answer.warnings.into_iter().for_each(|warning| question.cx.warn(warning));
     match answer.denial {
         Some(denial) => Err(Failure::Request(denial)),
