@@ -148,7 +148,7 @@ spec: {{cidrs: [203.0.113.0/24]}}
     );
     wait_for_pods(&node);
     eventually("it is reached from a pod", || {
-        let said = node.try_kubectl("exec client -c main -- wget -T 2 -qO- http://203.0.113.10/");
+        let said = node.try_kubectl("exec client -c main -- wget -qO- http://203.0.113.10/");
         said.out.starts_with("web-").then_some(())
     });
     assert_eq!(path(&node, "ipaddress 203.0.113.10", ".spec.parentRef.name"), "far");
