@@ -1,5 +1,5 @@
 //! Random bytes for everything that reads what clients send: bodies in JSON, YAML and protobuf, patches, selectors, tokens,
-//! paths, schemas and expressions. The first byte chooses the reader and the type.
+//! paths, schemas, expressions and frames. The first byte chooses the reader and the type.
 //!
 //! Whatever is read must be refused or taken: no panic, no hang, no unbounded memory. What is taken is held to what the
 //! server relies on: reading again what was written changes nothing.
@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
     let [reader, kind, body @ ..] = data else { return };
     let Some(ty) = schema::type_named(TYPES[usize::from(*kind) % TYPES.len()]) else { return };
     let text = String::from_utf8_lossy(body);
-    match reader % 9 {
+    match reader % 11 {
         0 => json(ty, body),
         1 => drop(schema::decode_yaml(ty, body)),
         2 => protobuf(ty, body),
@@ -42,7 +42,9 @@ fuzz_target!(|data: &[u8]| {
         5 => drop(jsonpath::find(&text, &serde_json::json!({"a": [{"b": 1}], "c": {"d": "e"}}))),
         6 => schemas(body),
         7 => expression(&text),
-        _ => field_sets(body),
+        8 => field_sets(body),
+        9 => spdy_frames(usize::from(*kind), body),
+        _ => yaml(ty, body),
     }
 });
 
@@ -109,6 +111,30 @@ fn field_sets(body: &[u8]) {
     let Ok(value) = serde_json::from_slice::<Value>(body) else { return };
     let Ok(set) = FieldSet::from_json(&value) else { return };
     drop(set.paths());
-    let again = FieldSet::from_json(&set.to_json()).expect("what was written is read");
-    assert_eq!(again.to_json(), set.to_json());
+    let written = set.into_json();
+    let again = FieldSet::from_json(&written).expect("what was written is read");
+    assert_eq!(again.into_json(), written);
+}
+
+/// Frames of SPDY, which come in pieces of any length.
+fn spdy_frames(piece: usize, body: &[u8]) {
+    let mut decoder = spdy::frame::Decoder::default();
+    for piece in body.chunks(piece + 1) {
+        decoder.buffer().extend_from_slice(piece);
+        loop {
+            match decoder.next_frame() {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// What is written as YAML is read as what it was.
+fn yaml(ty: &'static schema::Type, body: &[u8]) {
+    let Ok(decoded) = schema::decode_json(ty, body) else { return };
+    let text = schema::yaml::document(&decoded.value);
+    let again = schema::decode_yaml(ty, text.as_bytes()).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!(again.value, decoded.value, "{text}");
 }

@@ -48,7 +48,7 @@ const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// One input for each reader, to begin with.
 fn seed(corpus: &std::path::Path) -> anyhow::Result<()> {
-    let seeds: [(u8, &str); 10] = [
+    let seeds: [(u8, &str); 12] = [
         (
             0,
             r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"name":"c","image":"i"}]}}"#,
@@ -68,6 +68,8 @@ fn seed(corpus: &std::path::Path) -> anyhow::Result<()> {
         ),
         (7, "self.a.all(x, x > 0) && self.b.matches('^t.*') || has(self.c.d)"),
         (8, r#"{"f:spec":{"f:containers":{"k:{\"name\":\"a\"}":{".":{},"f:image":{}}}}}"#),
+        (9, "\u{0}\u{0}\u{0}\u{1}\u{1}\u{0}\u{0}\u{2}hi\u{0}\u{0}\u{0}\u{1}\u{1}\u{0}\u{0}\u{0}"),
+        (10, r#"{"metadata":{"name":"a","annotations":{"a":"yes","b":"0x1f","c":"- x\n  y\n","d":" 1_000"}}}"#),
     ];
     for (number, (reader, text)) in seeds.into_iter().enumerate() {
         for kind in 0..8_u8 {
