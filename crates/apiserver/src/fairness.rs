@@ -14,6 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use auth::User;
+use client::metrics::{Durations, Page};
 use http::{HeaderName, HeaderValue, Response};
 use object_model::{ApiError, Reason, meta};
 use serde_json::Value;
@@ -24,8 +25,6 @@ use crate::ApiServer;
 use crate::context::Context;
 use crate::custom::texts;
 use crate::definitions::stored_objects;
-use crate::metrics::Page;
-use crate::metrics::others::Durations;
 use crate::request::ResourceRequest;
 use crate::served::Served;
 

@@ -54,6 +54,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::time::Duration;
 
 use auth::{Attributes, Policy, TokenKey, User};
+use client::metrics::Queues;
 use client::{ApiService, Body, BoxError, Client};
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -114,6 +115,8 @@ pub struct ApiServer {
     /// What watchers were shown last.
     recent: shown::Recent,
     metrics: metrics::Metrics,
+    /// The work queues in the process, which the metrics show.
+    queues: Arc<Queues>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -159,6 +162,7 @@ impl ApiServer {
             fairness: fairness::Fairness::default(),
             recent: shown::Recent::default(),
             metrics: metrics::Metrics::default(),
+            queues: Arc::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -175,6 +179,11 @@ impl ApiServer {
         self.ready.load(Ordering::Acquire)
     }
 
+    /// The work queues that are shown with the metrics of the server: whoever works in the same process has theirs here.
+    pub fn queues(&self) -> Arc<Queues> {
+        self.queues.clone()
+    }
+
     /// A client inside the process that makes its requests as `user`.
     pub fn client(self: &Arc<Self>, user: User) -> Client {
         let server = self.clone();
@@ -184,7 +193,12 @@ impl ApiServer {
             if let Ok(agent) = HeaderValue::from_str(component(&user)) {
                 request.headers_mut().entry(header::USER_AGENT).or_insert(agent);
             }
-            async move { Ok::<_, BoxError>(server.handle(request).await) }
+            async move {
+                let method = request.method().clone();
+                let answer = server.handle(request).await;
+                server.metrics.others.inside(&method, answer.status());
+                Ok::<_, BoxError>(answer)
+            }
         });
         Client::new(ApiService::new(service))
     }

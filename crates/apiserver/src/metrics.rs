@@ -3,16 +3,16 @@
 pub(crate) mod others;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use client::metrics::{Durations, Page};
 use hashbrown::{Equivalent, HashMap};
 
 use crate::ApiServer;
 use crate::admission::measures::Measures;
-use crate::metrics::others::{Durations, Others};
+use crate::metrics::others::Others;
 use crate::request::ResourceRequest;
 use crate::served::Served;
 
@@ -260,46 +260,6 @@ fn shown_verb(verb: &str) -> &'static str {
     }
 }
 
-/// Text under way, with the heads of each metric.
-#[derive(Debug, Default)]
-pub(crate) struct Page(String);
-
-impl std::fmt::Display for Page {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Page {
-    /// What a metric is.
-    pub fn head(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    /// One value of a metric.
-    pub fn row(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-        let _ = writeln!(self.0, "{name}{labels} {value}");
-    }
-
-    /// The rows of a histogram: its buckets, each with its bound, and the sum and the count of all.
-    pub fn histogram<'b, B: std::fmt::Display>(
-        &mut self,
-        name: &str,
-        labels: &str,
-        buckets: impl Iterator<Item = (&'b u64, B)>,
-        sum: impl std::fmt::Display,
-        count: u64,
-    ) {
-        for (bucket, bound) in buckets {
-            self.row(&format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), bucket);
-        }
-        self.row(&format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), count);
-        self.row(&format!("{name}_sum"), labels, sum);
-        self.row(&format!("{name}_count"), labels, count);
-    }
-}
-
 impl ApiServer {
     /// The page of metrics, in the text format of Prometheus.
     pub(crate) fn metrics_page(&self) -> String {
@@ -378,10 +338,11 @@ impl ApiServer {
         }
         self.fairness.rows(&mut page);
         self.metrics.admission.rows(&mut page);
-        self.metrics.others.rows(&mut page);
+        self.metrics.others.rows(&mut page, &self.address);
+        self.queues.rows(&mut page);
         self.storage_rows(&mut page);
         process_rows(&mut page);
-        page.0
+        page.to_string()
     }
 
     fn request_rows(&self, page: &mut Page) {

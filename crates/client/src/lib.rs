@@ -8,6 +8,7 @@ mod cache;
 pub mod clock;
 mod connection;
 mod events;
+pub mod metrics;
 mod queue;
 
 pub use api::{

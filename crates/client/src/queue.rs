@@ -1,13 +1,16 @@
 //! A work queue of keys: each key is worked on by one worker at a time, added many times it is done once more, and a key
 //! that failed comes back later and later.
 
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::Hash;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::metrics::Measures;
 
 /// The first pause after a failure; it doubles each time (the values of upstream's rate limiter).
 const BACKOFF_FIRST: Duration = Duration::from_millis(5);
@@ -28,13 +31,15 @@ impl<K> Clone for WorkQueue<K> {
 struct Inner<K> {
     state: Mutex<State<K>>,
     changed: Notify,
+    measures: Arc<Measures>,
 }
 
 struct State<K> {
     ready: VecDeque<K>,
-    /// Keys in `ready`, and keys to add again when their worker is done.
-    wanted: HashSet<K>,
-    working: HashSet<K>,
+    /// Keys in `ready`, and keys to add again when their worker is done; each with the time when it was added.
+    wanted: HashMap<K, Instant>,
+    /// Keys that are being worked on, each with the time since when.
+    working: HashMap<K, Instant>,
     delayed: BinaryHeap<Delayed<K>>,
     failures: HashMap<K, u32>,
     closed: bool,
@@ -72,15 +77,19 @@ impl<K: Clone + Eq + Hash> Default for WorkQueue<K> {
 impl<K: Clone + Eq + Hash> WorkQueue<K> {
     /// An empty queue.
     pub fn new() -> Self {
+        Self::measured(Arc::default())
+    }
+
+    pub(crate) fn measured(measures: Arc<Measures>) -> Self {
         let state = State {
             ready: VecDeque::new(),
-            wanted: HashSet::new(),
-            working: HashSet::new(),
+            wanted: HashMap::new(),
+            working: HashMap::new(),
             delayed: BinaryHeap::new(),
             failures: HashMap::new(),
             closed: false,
         };
-        Self { inner: Arc::new(Inner { state: Mutex::new(state), changed: Notify::new() }) }
+        Self { inner: Arc::new(Inner { state: Mutex::new(state), changed: Notify::new(), measures }) }
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut State<K>) -> R) -> R {
@@ -89,7 +98,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
 
     /// Adds a key.
     pub fn add(&self, key: K) {
-        self.with(|s| s.add(key));
+        self.with(|s| s.add(key, &self.inner.measures));
         self.inner.changed.notify_one();
     }
 
@@ -101,6 +110,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
 
     /// Adds a key that failed, after a pause that grows with each failure in a row.
     pub fn add_failed(&self, key: K) {
+        self.inner.measures.retries.fetch_add(1, Ordering::Relaxed);
         let pause = self.with(|s| {
             let failures = s.failures.entry(key.clone()).or_insert(0);
             let pause = BACKOFF_FIRST.saturating_mul(1_u32.checked_shl(*failures).unwrap_or(u32::MAX)).min(BACKOFF_MAX);
@@ -129,12 +139,15 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                 let now = Instant::now();
                 while s.delayed.peek().is_some_and(|d| d.at <= now) {
                     if let Some(due) = s.delayed.pop() {
-                        s.add(due.key);
+                        s.add(due.key, &self.inner.measures);
                     }
                 }
                 if let Some(key) = s.ready.pop_front() {
-                    s.wanted.remove(&key);
-                    s.working.insert(key.clone());
+                    if let Some(since) = s.wanted.remove(&key) {
+                        self.inner.measures.waited(now.duration_since(since));
+                    }
+                    self.inner.measures.depth.fetch_sub(1, Ordering::Relaxed);
+                    s.working.insert(key.clone(), now);
                     if !s.ready.is_empty() {
                         self.inner.changed.notify_one();
                     }
@@ -154,8 +167,10 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
     /// Says that the work on a key is over. A key that was added meanwhile comes again.
     pub fn done(&self, key: &K) {
         self.with(|s| {
-            s.working.remove(key);
-            if s.wanted.contains(key) {
+            if let Some(since) = s.working.remove(key) {
+                self.inner.measures.worked(since.elapsed());
+            }
+            if s.wanted.contains_key(key) {
                 s.ready.push_back(key.clone());
             }
         });
@@ -170,8 +185,14 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
 }
 
 impl<K: Clone + Eq + Hash> State<K> {
-    fn add(&mut self, key: K) {
-        if self.wanted.insert(key.clone()) && !self.working.contains(&key) {
+    fn add(&mut self, key: K, measures: &Measures) {
+        if self.wanted.contains_key(&key) {
+            return;
+        }
+        measures.adds.fetch_add(1, Ordering::Relaxed);
+        measures.depth.fetch_add(1, Ordering::Relaxed);
+        self.wanted.insert(key.clone(), Instant::now());
+        if !self.working.contains_key(&key) {
             self.ready.push_back(key);
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use client::metrics::Queues;
 use client::{Cache, Client, ListParams, Patch, Resource, WorkQueue};
 use object_model::meta::{self, OwnerReference};
 use object_model::{ApiError, Reason};
@@ -69,8 +70,9 @@ pub(crate) struct GarbageCollector {
 }
 
 impl GarbageCollector {
-    pub fn new(client: Client, caches: Arc<Caches>) -> Self {
-        let collector = Self { client, caches: caches.clone(), graph: Arc::default(), queue: WorkQueue::new() };
+    pub fn new(client: Client, caches: Arc<Caches>, queues: &Queues) -> Self {
+        let queue = queues.named(NAME);
+        let collector = Self { client, caches: caches.clone(), graph: Arc::default(), queue };
         for (resource, cache) in caches.each() {
             collector.follow(resource, cache);
         }

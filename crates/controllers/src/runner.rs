@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use client::metrics::Queues;
 use client::{Cache, Cached, Client, ListParams, Recorder, Reflector, Resource, WorkQueue, clock};
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
@@ -113,19 +114,27 @@ pub struct Manager {
     writers: Box<dyn Fn(&str) -> Client + Send + Sync>,
     root_ca: String,
     authority: Option<Arc<Authority>>,
+    queues: Arc<Queues>,
 }
 
 impl Manager {
     /// Controllers that see through `reader`, and write each with the client that `writers` gives it by its name: with the
     /// rights of that controller alone. `root_ca` is the certificate of the cluster's authority, in PEM.
     pub fn new(reader: Client, writers: impl Fn(&str) -> Client + Send + Sync + 'static, root_ca: String) -> Self {
-        Self { reader, writers: Box::new(writers), root_ca, authority: None }
+        Self { reader, writers: Box::new(writers), root_ca, authority: None, queues: Arc::default() }
     }
 
     /// Signs certificates in the name of this authority.
     #[must_use]
     pub fn signing_as(mut self, authority: Authority) -> Self {
         self.authority = Some(Arc::new(authority));
+        self
+    }
+
+    /// Has its work queues among these.
+    #[must_use]
+    pub fn measured_with(mut self, queues: Arc<Queues>) -> Self {
+        self.queues = queues;
         self
     }
 
@@ -145,11 +154,11 @@ impl Manager {
         }
         let mut queues = Vec::new();
         for controller in CONTROLLERS {
-            let queue = WorkQueue::new();
+            let queue = self.queues.named(controller.name);
             wake(controller, &caches, &queue);
             queues.push((*controller, queue));
         }
-        let collector = GarbageCollector::new((self.writers)(garbage_collector::NAME), caches.clone());
+        let collector = GarbageCollector::new((self.writers)(garbage_collector::NAME), caches.clone(), &self.queues);
         let follower = Follower::new(&self.reader, &caches, &collector, &tasks, &cancel);
         for (resource, cache) in caches.each() {
             let reflector = Reflector {

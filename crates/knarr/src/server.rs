@@ -196,7 +196,8 @@ async fn start(
         move |name| as_controllers.client(User::service_account_of("kube-system", name, "", BTreeMap::new())),
         pki.authority.clone(),
     )
-    .signing_as(pki.signing()?);
+    .signing_as(pki.signing()?)
+    .measured_with(server.queues());
     part(&mut parts, "the controllers", |stop| async move {
         manager.run(stop).await;
         Ok(())

@@ -5,8 +5,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::question::Operation;
-use crate::metrics::others::Durations;
-use crate::metrics::{Page, lock};
+use client::metrics::{Durations, Page};
+
+use crate::metrics::lock;
 
 /// Bounds of the buckets of durations, in seconds (upstream's).
 const SECONDS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];

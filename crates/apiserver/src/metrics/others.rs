@@ -1,60 +1,14 @@
 //! Metrics of the store, and of what happens seldom.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use super::{Page, lock};
+use client::metrics::{Durations, Page};
+use http::{Method, StatusCode};
+
+use super::lock;
 use crate::ApiServer;
-
-/// Durations by bucket, of which each has a bound in seconds. Each is counted in the lowest bucket that it fits into.
-#[derive(Debug)]
-pub(crate) struct Durations<const N: usize> {
-    buckets: [AtomicU64; N],
-    beyond: AtomicU64,
-    nanos: AtomicU64,
-}
-
-impl<const N: usize> Default for Durations<N> {
-    fn default() -> Self {
-        Self {
-            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
-            beyond: AtomicU64::new(0),
-            nanos: AtomicU64::new(0),
-        }
-    }
-}
-
-impl<const N: usize> Durations<N> {
-    /// Counts a duration among these bounds.
-    pub fn observe_in(&self, bounds: &[f64; N], took: Duration) {
-        let seconds = took.as_secs_f64();
-        let bucket = bounds.iter().position(|bound| seconds <= *bound);
-        bucket.map_or(&self.beyond, |bucket| &self.buckets[bucket]).fetch_add(1, Ordering::Relaxed);
-        self.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    /// Whether nothing has been counted.
-    pub fn is_empty(&self) -> bool {
-        self.buckets.iter().chain([&self.beyond]).all(|bucket| bucket.load(Ordering::Relaxed) == 0)
-    }
-
-    /// The rows of the histogram.
-    pub fn rows(&self, page: &mut Page, name: &str, labels: &str, bounds: [f64; N]) {
-        let mut count = 0;
-        let cumulative: Vec<u64> = (self.buckets.iter())
-            .map(|bucket| {
-                count += bucket.load(Ordering::Relaxed);
-                count
-            })
-            .collect();
-        count += self.beyond.load(Ordering::Relaxed);
-        #[expect(clippy::cast_precision_loss, reason = "a sum of seconds is no exact number")]
-        let seconds = self.nanos.load(Ordering::Relaxed) as f64 / 1e9;
-        page.histogram(name, labels, cumulative.iter().zip(bounds), seconds, count);
-    }
-}
 
 /// Bounds of the times of the store, in seconds (upstream's).
 const STORE_SECONDS: [f64; 16] =
@@ -79,6 +33,8 @@ pub(crate) struct Others {
     aborted: Mutex<BTreeMap<&'static str, u64>>,
     /// Aggregated APIs that were found not to answer, by name and reason.
     unavailable: Mutex<BTreeMap<(String, &'static str), u64>>,
+    /// Requests from inside the process, by method and code.
+    inside: Mutex<BTreeMap<(&'static str, u16), u64>>,
     /// Where the store lies on the disk.
     store: OnceLock<std::path::PathBuf>,
 }
@@ -99,8 +55,14 @@ impl Others {
         *lock(&self.unavailable).entry((name.to_owned(), reason)).or_default() += 1;
     }
 
+    /// Counts a request that came from inside the process.
+    pub fn inside(&self, method: &Method, code: StatusCode) {
+        let known = ["GET", "POST", "PUT", "PATCH", "DELETE"].into_iter().find(|known| *known == method.as_str());
+        *lock(&self.inside).entry((known.unwrap_or("OTHER"), code.as_u16())).or_default() += 1;
+    }
+
     /// The rows of the page of metrics.
-    pub fn rows(&self, page: &mut Page) {
+    pub fn rows(&self, page: &mut Page, host: &str) {
         let name = "etcd_request_duration_seconds";
         page.head(name, "histogram", "How long the store took for a write, in seconds.");
         for (durations, operation) in self.writes.iter().zip(["create", "update", "delete"]) {
@@ -115,6 +77,11 @@ impl Others {
         page.head(name, "counter", "How often an aggregated API was found not to answer, by reason.");
         for ((service, reason), count) in lock(&self.unavailable).iter() {
             page.row(name, &format!("name=\"{service}\",reason=\"{reason}\""), count);
+        }
+        let name = "rest_client_requests_total";
+        page.head(name, "counter", "Requests of the components in the same process, by method and code.");
+        for ((method, code), count) in lock(&self.inside).iter() {
+            page.row(name, &format!("code=\"{code}\",host=\"{host}\",method=\"{method}\""), count);
         }
     }
 }
