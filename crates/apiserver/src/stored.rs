@@ -4,46 +4,66 @@
 //! The text starts inside `metadata`, right after the place of the resourceVersion, so that a complete object is three
 //! slices written one after the other and nothing is parsed or serialised to read it.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 
 use bytes::Bytes;
 use object_model::ApiError;
+use serde::Serialize;
 use serde_json::Value;
 use store::Entry;
 
 use crate::served::Served;
 
-/// The text to store for an object; with its `apiVersion`, where objects of several versions lie side by side.
+/// The longest text whose buffer is kept for the next one.
+const BUFFER_MAX: usize = 64 << 10;
+
+thread_local! {
+    /// Where texts are written before it is known how long they are.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The text to store for an object; with its `apiVersion`, where objects of several versions lie side by side. What is kept
+/// has no room to grow.
 pub fn encode(object: &Value, versioned: bool) -> Bytes {
-    let mut text = Vec::with_capacity(512);
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.clear();
+        write_stored(buffer, object, versioned);
+        let text = Bytes::copy_from_slice(buffer);
+        if buffer.capacity() > BUFFER_MAX {
+            *buffer = Vec::new();
+        }
+        text
+    })
+}
+
+fn write_stored(text: &mut Vec<u8>, object: &Value, versioned: bool) {
     let mut first = true;
     let mut member = |text: &mut Vec<u8>, key: &str, value: &Value| {
         if !first {
             text.push(b',');
         }
         first = false;
-        write(text, &Value::from(key));
+        write(text, key);
         text.push(b':');
         write(text, value);
     };
     for (key, value) in object["metadata"].as_object().into_iter().flatten() {
         if key != "resourceVersion" {
-            member(&mut text, key, value);
+            member(text, key, value);
         }
     }
     text.push(b'}');
     for (key, value) in object.as_object().into_iter().flatten() {
         let told = key == "kind" || (key == "apiVersion" && !versioned);
         if key != "metadata" && !told {
-            member(&mut text, key, value);
+            member(text, key, value);
         }
     }
     text.push(b'}');
-    // What is kept has no room to grow.
-    Bytes::from(text.into_boxed_slice())
 }
 
-fn write(text: &mut Vec<u8>, value: &Value) {
+fn write(text: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     serde_json::to_writer(text, value).expect("JSON values with text keys always serialise");
 }
 
