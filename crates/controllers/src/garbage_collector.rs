@@ -1,12 +1,14 @@
 //! The garbage collector: objects whose owners are gone go too; owners wait for dependents, or let go of them.
 
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use client::metrics::Queues;
-use client::{Cache, Client, ListParams, Patch, Resource, WorkQueue};
+use client::{Cache, Cached, Client, ListParams, Patch, Resource, WorkQueue};
 use object_model::meta::{self, OwnerReference};
 use object_model::{ApiError, Reason};
 use serde_json::{Value, json};
@@ -27,10 +29,43 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 type Id = (Resource, String, String);
 
+/// Where an object is, by its uid. What the cache has of it is shared: copies of the names of all objects there are would
+/// be a tenth of what they take.
+struct Spot {
+    resource: Resource,
+    object: Arc<Cached<Value>>,
+}
+
+impl Spot {
+    fn id(&self) -> Id {
+        (self.resource, self.object.namespace.clone(), self.object.name.clone())
+    }
+}
+
+impl Borrow<str> for Spot {
+    fn borrow(&self) -> &str {
+        &self.object.uid
+    }
+}
+
+impl PartialEq for Spot {
+    fn eq(&self, other: &Self) -> bool {
+        self.object.uid == other.object.uid
+    }
+}
+
+impl Eq for Spot {}
+
+impl Hash for Spot {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.object.uid.as_str().hash(state);
+    }
+}
+
 /// Who owns whom, by uid.
 #[derive(Default)]
 struct Graph {
-    places: HashMap<String, Id>,
+    places: HashSet<Spot>,
     dependents: HashMap<String, HashSet<Id>>,
     /// Objects with an owner of a kind that was not served when they were looked at.
     unjudged: HashSet<Id>,
@@ -100,25 +135,25 @@ impl GarbageCollector {
                     queue_place(&graph, &queue, &owner.uid);
                 }
                 if new.is_none_or(|n| n.uid != old.uid) {
-                    graph.places.remove(&old.uid);
+                    graph.places.remove(old.uid.as_str());
                     graph.unjudged.remove(&id);
                     graph.dependents.get(&old.uid).into_iter().flatten().for_each(|d| queue.add(d.clone()));
                 }
             }
             if let Some(new) = new {
-                let id = (resource, new.namespace.clone(), new.name.clone());
-                graph.places.insert(new.uid.clone(), id.clone());
+                let id = || (resource, new.namespace.clone(), new.name.clone());
+                graph.places.replace(Spot { resource, object: new.clone() });
                 let owners = meta::owners(&new.object);
                 for owner in &owners {
-                    graph.dependents.entry(owner.uid.clone()).or_default().insert(id.clone());
+                    graph.dependents.entry(owner.uid.clone()).or_default().insert(id());
                 }
                 let waiting = meta::finalizers(&new.object).iter().any(|f| matches!(*f, ORPHAN | FOREGROUND));
                 let began = old.is_none_or(|o| meta::owners(&o.object) != owners);
                 if waiting && meta::deletion_timestamp(&new.object).is_some() {
                     graph.dependents.get(&new.uid).into_iter().flatten().for_each(|d| queue.add(d.clone()));
-                    queue.add(id);
+                    queue.add(id());
                 } else if began && !owners.is_empty() {
-                    queue.add(id);
+                    queue.add(id());
                 }
             }
         });
@@ -132,7 +167,7 @@ impl GarbageCollector {
         let mut graph = self.graph();
         let Graph { places, dependents, unjudged } = &mut *graph;
         let stays = |id: &Id| !resources.contains(&id.0);
-        places.retain(|_, id| stays(id));
+        places.retain(|spot| !resources.contains(&spot.resource));
         unjudged.retain(stays);
         let mut let_go = Vec::new();
         dependents.retain(|owner, set| {
@@ -322,8 +357,8 @@ impl GarbageCollector {
 }
 
 fn queue_place(graph: &Graph, queue: &WorkQueue<Id>, uid: &str) {
-    if let Some(id) = graph.places.get(uid) {
-        queue.add(id.clone());
+    if let Some(spot) = graph.places.get(uid) {
+        queue.add(spot.id());
     }
 }
 

@@ -88,7 +88,7 @@ fn is_terminating(server: &ApiServer, namespace: &str) -> Result<bool, ApiError>
     const SAYS_SO: &[u8] = b"\"deletionTimestamp\"";
     let served = Served::find("", "v1", "namespaces")?;
     let entry = server.store.get(&served.key("", namespace)).ok_or_else(|| served.not_found(namespace))?;
-    if !entry.value.windows(SAYS_SO.len()).any(|text| text == SAYS_SO) {
+    if memchr::memmem::find(&entry.value, SAYS_SO).is_none() {
         return Ok(false);
     }
     Ok(meta::deletion_timestamp(&stored::decode(&served, &entry)?).is_some())
