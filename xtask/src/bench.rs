@@ -62,7 +62,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     })?;
     let measured = measure(options, &cluster, &images);
     // Whatever happened, nothing is left behind; the first error is the one to tell.
-    let gone = cluster.stop().and_then(|()| cluster.uninstall(false));
+    let gone = cluster.stop().and_then(|()| cluster.uninstall());
     println!("\n{}", measured?);
     println!(
         "* upstream: API server, controllers, scheduler, kubelet, proxy, etcd, containerd 1.6 and runc, measured elsewhere on the same kind of machine"

@@ -155,7 +155,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             std::io::stdin().read_line(&mut String::new()).context("wait for Enter")?;
         }
         // Whatever happened, nothing is left behind; the first error is the one to tell.
-        let gone = cluster.stop().and_then(|()| cluster.uninstall(false));
+        let gone = cluster.stop().and_then(|()| cluster.uninstall());
         all.push(measured?);
         gone?;
     }

@@ -1,7 +1,7 @@
 //! A running knarr, as the demo and the benchmark use it.
 
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::Pid;
@@ -19,6 +19,9 @@ use crate::clients::{self, Kubectl};
 use crate::host::{self, Cmd, cmd};
 use crate::images::Made;
 
+/// Where knarr lives if nothing else is said.
+const DATA_DIR: &str = "/var/lib/knarr";
+const RUN_DIR: &str = "/run/knarr";
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -26,10 +29,10 @@ const LOOK: Duration = Duration::from_millis(5);
 #[derive(clap::Args, Clone)]
 pub struct Place {
     /// Where knarr keeps what outlives a reboot
-    #[arg(long, default_value = "/var/lib/knarr")]
+    #[arg(long, default_value = DATA_DIR)]
     pub data_dir: PathBuf,
     /// Where knarr keeps its sockets
-    #[arg(long, default_value = "/run/knarr")]
+    #[arg(long, default_value = RUN_DIR)]
     pub run_dir: PathBuf,
     /// Further options for `knarr server`, after `--`
     #[arg(last = true)]
@@ -202,10 +205,39 @@ impl Cluster {
         wait_for("the end of the server", Duration::from_secs(30), || Ok(ended()))
     }
 
-    /// Stops all pods and removes everything that knarr made. `knarr uninstall` asks first, unless told not to.
-    pub fn uninstall(&self, ask: bool) -> anyhow::Result<()> {
-        let uninstall = cmd(&self.knarr).arg("uninstall").args(self.dirs()).args(&self.place.server);
-        if ask { uninstall.interactive().run() } else { uninstall.arg("--yes").run() }
+    /// Asks; then stops the server and all pods, and removes everything that knarr made.
+    pub fn stop_and_remove(&self) -> anyhow::Result<()> {
+        let place = self.place.data_dir.display();
+        if self.running().is_none() && !self.place.data_dir.exists() && !self.place.run_dir.exists() {
+            return self.uninstall();
+        }
+        print!("This stops the cluster and deletes all objects, images and volumes in {place}. Go on? [y/N] ");
+        std::io::stdout().flush().context("ask")?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).context("read the answer")?;
+        ensure!(matches!(answer.trim(), "y" | "Y" | "yes"), "nothing was stopped or removed");
+        self.stop()?;
+        self.uninstall()
+    }
+
+    /// Stops all pods and removes everything that knarr made. The server must have been stopped.
+    pub fn uninstall(&self) -> anyhow::Result<()> {
+        cmd(&self.knarr).arg("uninstall").args(self.dirs()).args(&self.place.server).arg("--yes").run()
+    }
+
+    /// The options that say where this cluster is, as they are typed; none for the usual place.
+    pub fn place_options(&self) -> String {
+        let Place { data_dir, run_dir, server } = &self.place;
+        let mut options = String::new();
+        for (option, path, usual) in [("data-dir", data_dir, DATA_DIR), ("run-dir", run_dir, RUN_DIR)] {
+            if path != Path::new(usual) {
+                options.push_str(&format!(" --{option} {}", path.display()));
+            }
+        }
+        if !server.is_empty() {
+            options.push_str(&format!(" -- {}", server.join(" ")));
+        }
+        options
     }
 }
 

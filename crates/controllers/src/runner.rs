@@ -339,8 +339,15 @@ impl Worker {
                     }
                 }
                 Ok(Err(error)) => {
-                    let conflict = error.downcast_ref::<ApiError>().is_some_and(|e| e.reason == Reason::Conflict);
-                    if conflict {
+                    let of_api = error.downcast_ref::<ApiError>();
+                    if of_api.is_some_and(|e| e.has_cause("NamespaceTerminating")) {
+                        // The subject goes with its namespace, and nothing more can be made for it (upstream's rule).
+                        tracing::debug!(controller = self.controller.name, subject = ?key, "{error:#}");
+                        self.queue.forget(&key);
+                        self.queue.done(&key);
+                        continue;
+                    }
+                    if of_api.is_some_and(|e| e.reason == Reason::Conflict) {
                         tracing::debug!(controller = self.controller.name, subject = ?key, "{error:#}");
                     } else {
                         tracing::warn!(controller = self.controller.name, subject = ?key, "{error:#}");

@@ -103,7 +103,11 @@ async fn run(
         }
         tokio::time::sleep(GATHER).await;
         changes.iter_mut().for_each(|change| _ = change.borrow_and_update());
-        let pod = wanted.borrow_and_update().pod.clone();
+        let Wanted { pod, gone } = wanted.borrow_and_update().clone();
+        if gone {
+            // What it refers to is none of this node's business any more, and nobody will read it.
+            return;
+        }
         due = match refresh(&context, &pod, &mut issued).await {
             Ok(()) => issued.as_ref().and_then(|issued| issued.renew),
             Err(error) => {

@@ -246,6 +246,11 @@ impl ApiError {
         self.with_cause(json!({"reason": reason, "message": message}))
     }
 
+    /// Whether one of the causes has this reason.
+    pub fn has_cause(&self, reason: &str) -> bool {
+        self.details["causes"].as_array().into_iter().flatten().any(|cause| cause["reason"] == reason)
+    }
+
     /// Adds a cause that is about a field.
     #[must_use]
     pub fn cause_at(self, reason: &str, message: &str, field: &str) -> Self {

@@ -107,8 +107,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     host::need_root("run a cluster")?;
     let cluster = Cluster::build_alone(&options.place)?;
     if options.stop {
-        cluster.stop()?;
-        return cluster.uninstall(true);
+        return cluster.stop_and_remove();
     }
     host::install(&[("curl", "curl")])?;
     let images = images::make()?;
@@ -244,7 +243,7 @@ impl Demo {
         println!("  {knarr} kubectl get nodes");
         println!("  export DOCKER_HOST=unix://{}\n", self.cluster.docker_socket().display());
         println!("Its log: {}", self.cluster.log().display());
-        println!("To stop it and remove every trace: cargo xtask demo --stop");
+        println!("To stop it and remove every trace: cargo xtask demo --stop{}", self.cluster.place_options());
     }
 }
 

@@ -53,6 +53,8 @@ fn a_node_tells_what_it_has_and_is_cordoned_and_drained() {
     node.ok("uncordon node-1");
     node.ok("wait --for=condition=Ready pod/waits --timeout=60s");
     node.ok("rollout status deployment/d --timeout=60s");
+    let events = node.ok("get events");
+    assert!(!events.contains("FailedMount"), "a pod that goes at once leaves no complaint: {events}");
 }
 
 #[test]
