@@ -87,12 +87,18 @@ async fn default_mtu(handle: &Handle) -> Result<u32> {
     Ok(mtu.unwrap_or(1500))
 }
 
+/// The hardware address that belongs to an address: whoever has it next has the same, so that no neighbour table leads to
+/// one who is gone. It is locally administered (IEEE 802).
+fn hardware_address(address: Ipv4Addr) -> Vec<u8> {
+    let [a, b, c, d] = address.octets();
+    vec![0x02, 0x6b, a, b, c, d]
+}
+
 /// Makes the bridge with the gateway's address, or takes the one that is there. Answers its number and packet size.
 pub(crate) async fn bridge(handle: &Handle, name: &str, gateway: Ipv4Addr, prefix: u8) -> Result<(u32, u32)> {
     let mtu = default_mtu(handle).await?;
-    let [a, b, c, d] = gateway.octets();
     // Without an address of its own a bridge changes to that of the lowest port, and every pod's neighbour table is wrong.
-    let made = LinkBridge::new(name).address(vec![0x02, 0x6b, a, b, c, d]).mtu(mtu).up().build();
+    let made = LinkBridge::new(name).address(hardware_address(gateway)).mtu(mtu).up().build();
     unless(handle.link().add(made).execute().await, EXISTS).with_context(|| format!("make bridge {name}"))?;
     let link = find(handle, name).await?.with_context(|| format!("find bridge {name}"))?;
     let index = link.header.index;
@@ -128,8 +134,12 @@ pub(crate) struct Wire<'a> {
 /// Lays a wire and configures the pod's end as `eth0`. One that is there already is laid anew.
 pub(crate) async fn attach(machine: &Handle, inside: &Handle, pod: &OwnedFd, wire: &Wire<'_>) -> Result<()> {
     let veth = || {
-        let peer =
-            LinkMessageBuilder::<LinkUnspec>::new().name("eth0").mtu(wire.mtu).setns_by_fd(pod.as_raw_fd()).build();
+        let peer = LinkMessageBuilder::<LinkUnspec>::new()
+            .name("eth0")
+            .address(hardware_address(wire.address))
+            .mtu(wire.mtu)
+            .setns_by_fd(pod.as_raw_fd())
+            .build();
         LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
             .name(wire.name)
             .mtu(wire.mtu)

@@ -88,6 +88,31 @@ fn two_pods_reach_each_other_and_nothing_stays_behind() {
 }
 
 #[test]
+fn who_gets_the_address_of_one_who_is_gone_is_reached_at_once() {
+    own_machine();
+    let dir = tempfile::tempdir().unwrap();
+    let reach = |pod: &OwnedFd, address: Ipv4Addr| {
+        let listener = inside(pod, || TcpListener::bind("0.0.0.0:80").unwrap());
+        TcpStream::connect_timeout(&SocketAddr::from((address, 80)), Duration::from_secs(5)).unwrap();
+        drop(listener);
+    };
+    let (first, second, other) = (namespace(), namespace(), namespace());
+    // Opened anew, as after a restart, addresses are given out from the start.
+    let open = || Network::open(dir.path(), "kn-test0", Cidr::parse("10.99.0.0/24").unwrap()).unwrap();
+    let network = open();
+    // With nobody on it, a bridge forgets all neighbours.
+    network.attach("cccccccccccccccc", &other).unwrap();
+    let address = network.attach("aaaaaaaaaaaaaaaa", &first).unwrap();
+    reach(&first, address);
+    network.detach("aaaaaaaaaaaaaaaa").unwrap();
+    let network = open();
+    assert_eq!(network.attach("bbbbbbbbbbbbbbbb", &second).unwrap(), address);
+    reach(&second, address);
+    assert!(network.remove_everything().is_empty());
+    fs::create_dir(dir.path()).unwrap();
+}
+
+#[test]
 fn a_full_node_is_wired() {
     own_machine();
     let dir = tempfile::tempdir().unwrap();
