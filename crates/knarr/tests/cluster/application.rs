@@ -52,7 +52,7 @@ fn the_shop_serves_and_survives_the_end_of_anything() {
     node.ok("rollout status -n shop deployment/web --timeout=90s");
     node.ok("rollout status -n shop deployment/front --timeout=90s");
     let mut last = 0;
-    let mut serves = |when: &str| {
+    let mut serves = |node: &Node, when: &str| {
         let begin = std::time::Instant::now();
         loop {
             match visit(&certificate) {
@@ -61,13 +61,17 @@ fn the_shop_serves_and_survives_the_end_of_anything() {
                     last = number;
                     return;
                 }
-                Err(why) if begin.elapsed() > PATIENCE => panic!("{when}: {why}"),
+                // What has been killed again and again waits longer each time (CrashLoopBackOff), and others wait for it.
+                Err(why) if begin.elapsed() > 3 * PATIENCE => {
+                    let state = ["get pods,endpointslices -n shop -o wide", "get events -n shop"];
+                    panic!("{when}: {why}\n{}", state.map(|line| node.try_kubectl(line).out).join("\n"))
+                }
                 Err(_) => std::thread::sleep(std::time::Duration::from_millis(100)),
             }
         }
     };
-    serves("at first");
-    serves("again");
+    serves(&node, "at first");
+    serves(&node, "again");
 
     node.ok("create job -n shop --from=cronjob/backup backup-now");
     node.ok("wait -n shop --for=condition=Complete job/backup-now --timeout=60s");
@@ -81,9 +85,9 @@ fn the_shop_serves_and_survives_the_end_of_anything() {
 
     node.signal(Signal::SIGKILL);
     node.start();
-    serves("after kill -9 of knarr");
+    serves(&node, "after kill -9 of knarr");
     kill(postgres(), Signal::SIGKILL).expect("kill the database");
-    serves("after kill -9 of a container");
+    serves(&node, "after kill -9 of a container");
     eventually("the database was started again", || {
         let restarts = node.ok("get pod database-0 -n shop -o jsonpath={.status.containerStatuses[0].restartCount}");
         (restarts != "0").then_some(())
@@ -94,11 +98,11 @@ fn the_shop_serves_and_survives_the_end_of_anything() {
         let said = node.try_kubectl("get pod database-0 -n shop -o jsonpath={.metadata.uid}");
         (said.status.success() && before != said.out.as_str()).then_some(())
     });
-    serves("after the end of the database's pod");
+    serves(&node, "after the end of the database's pod");
     for shim in node.shims() {
         kill(shim, Signal::SIGKILL).expect("kill a pod");
     }
-    serves("after kill -9 of every pod");
+    serves(&node, "after kill -9 of every pod");
     node.ok("delete namespace shop --timeout=60s");
     eventually("its volumes are gone", || node.list("pv").is_empty().then_some(()));
 }
