@@ -12,11 +12,9 @@ use crate::admission::question::{Operation, Question};
 use crate::context::Context;
 use crate::request::ResourceRequest;
 use crate::served::{Served, schema_of};
-use crate::write::store_failed;
+use crate::write::{CONFLICT_TRIES, store_failed};
 use crate::{ApiServer, respond, stored};
 
-/// How often a binding is tried anew on what another write left (upstream's number for patches).
-const TRIES: usize = 5;
 /// The labels of a node that its pods get, so that a container can be told where it runs.
 const TOPOLOGY: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
 
@@ -52,7 +50,7 @@ impl ApiServer {
             let expect = Expect::Revision(entry.mod_revision);
             match self.put(served, &request.namespace, &request.name, expect, &pod).await {
                 Ok(_) => break,
-                Err(StoreError::Mismatch(_)) if tried < TRIES => {}
+                Err(StoreError::Mismatch(_)) if tried < CONFLICT_TRIES => {}
                 Err(StoreError::Mismatch(_)) => return Err(served.stale(&request.name)),
                 Err(error) => return Err(store_failed(&error)),
             }

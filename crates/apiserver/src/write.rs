@@ -24,7 +24,7 @@ use crate::{ApiServer, respond, stored};
 /// How often a name is made anew when the one generated is taken (upstream's number).
 const NAME_TRIES: usize = 8;
 /// How often a write is tried anew on what another write left (upstream's number for patches).
-const CONFLICT_TRIES: usize = 5;
+pub(crate) const CONFLICT_TRIES: usize = 5;
 /// Server-side apply, as a content type.
 const APPLY: &str = "application/apply-patch+yaml";
 /// The kinds of patch there are.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{Attributes, Rule, User};
 
 /// Where the leases of nodes are.
-const LEASES: &str = "kube-node-lease";
+pub const LEASES: &str = "kube-node-lease";
 
 /// The name of the node that a user is the kubelet of; empty where it says none. `None` for all others.
 pub fn name_of(user: &User) -> Option<&str> {

@@ -340,19 +340,18 @@ impl Worker {
                 }
                 Ok(Err(error)) => {
                     let of_api = error.downcast_ref::<ApiError>();
-                    if of_api.is_some_and(|e| e.has_cause("NamespaceTerminating")) {
-                        // The subject goes with its namespace, and nothing more can be made for it (upstream's rule).
-                        tracing::debug!(controller = self.controller.name, subject = ?key, "{error:#}");
-                        self.queue.forget(&key);
-                        self.queue.done(&key);
-                        continue;
-                    }
-                    if of_api.is_some_and(|e| e.reason == Reason::Conflict) {
+                    // The subject goes with its namespace, and nothing more can be made for it (upstream's rule).
+                    let ends = of_api.is_some_and(|e| e.has_cause("NamespaceTerminating"));
+                    if ends || of_api.is_some_and(|e| e.reason == Reason::Conflict) {
                         tracing::debug!(controller = self.controller.name, subject = ?key, "{error:#}");
                     } else {
                         tracing::warn!(controller = self.controller.name, subject = ?key, "{error:#}");
                     }
-                    self.queue.add_failed(key.clone());
+                    if ends {
+                        self.queue.forget(&key);
+                    } else {
+                        self.queue.add_failed(key.clone());
+                    }
                 }
                 Err(_) => {
                     tracing::error!(controller = self.controller.name, subject = ?key, "the controller panicked");

@@ -3,15 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use auth::node::name_of;
+use auth::node::{LEASES, name_of};
 use object_model::{ApiError, meta};
 use serde_json::{Map, Value};
 
 use super::question::{Operation, Question};
 use crate::ApiServer;
 
-/// Where the leases of nodes are.
-const LEASES: &str = "kube-node-lease";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Labels of Kubernetes' own domains that a kubelet sets on its node.
 const LABELS: [&str; 13] = [
